@@ -1,0 +1,1 @@
+//! komt-benches
