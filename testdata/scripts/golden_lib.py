@@ -5,6 +5,7 @@ Keys of golden.safetensors are `<dtype>.w<window|none>.<prompt>.<tensor>`; testd
 
 import json
 import os
+import re
 
 import safetensors.torch
 import torch
@@ -97,10 +98,24 @@ def token_nll(logits, ids):
     return -log_probs[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
-def embeddings(final_hidden):
-    """Pooled vectors, computed in float64, each as it is and divided by its length."""
+POOLINGS = ("last", "mean")
+MORE_POOLINGS = (*POOLINGS, "weighted_mean", "mean_from5")
+
+
+def embeddings(final_hidden, poolings=POOLINGS):
+    """Pooled vectors, computed in float64, each as it is and divided by its length.
+
+    `weighted_mean`: position i of 1..=n counts i times (SGPT, arXiv:2202.08904, section 3.1). `mean_from5`: the mean
+    over positions >= 5, as when a prefix of 5 tokens is an instruction that shall not count; for longer prompts only.
+    """
     hidden = final_hidden.double()
+    n = len(hidden)
+    weights = torch.arange(1, n + 1, dtype=torch.float64)
     pooled = {"last": hidden[-1], "mean": hidden.mean(0)}
+    pooled["weighted_mean"] = (weights[:, None] * hidden).sum(0) / weights.sum()
+    if n > 5:
+        pooled["mean_from5"] = hidden[5:].mean(0)
+    pooled = {name: vector for name, vector in pooled.items() if name in poolings}
     out = {}
     for name, vector in pooled.items():
         out[name] = vector.float()
@@ -118,6 +133,7 @@ def golden_case(
     inner=False,
     n_greedy=64,
     uncached=False,
+    poolings=POOLINGS,
 ):
     """Runs one prompt, puts its tensors under `key.` and returns its record for golden.json.
 
@@ -133,7 +149,7 @@ def golden_case(
         mine["logsumexp"] = torch.logsumexp(logits.double(), -1).float()
         mine["last_logits"] = logits[-1].clone()
     mine.update(captured)
-    for name, vector in embeddings(captured["final_hidden"]).items():
+    for name, vector in embeddings(captured["final_hidden"], poolings).items():
         mine["embedding." + name] = vector
     record = {"n_tokens": len(ids), "argmax_last": int(logits[-1].argmax())}
     if len(ids) > 1:
@@ -153,9 +169,11 @@ def golden_case(
 
 
 def write_json(value, path):
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    # Lists of numbers on one line.
+    text = re.sub(r"\[[-+\d.,eE\s]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+        file.write(text + "\n")
 
 
 def save_weights(state, path):

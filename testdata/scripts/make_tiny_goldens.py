@@ -10,7 +10,7 @@ import torch
 
 from golden_lib import case_key, golden_case, load, save_goldens, save_weights, write_json
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIELDS = "seed dim hidden_dim n_layers n_heads n_kv_heads head_dim vocab window tied dtype shards max_pos".split()
 MODELS = {
     "base": (11, 64, 160, 2, 4, 2, 16, 512, 8, False, "float32", 1, 512),
@@ -51,7 +51,7 @@ def config(s):
     return out
 
 
-def weights(s):
+def weights(s, qk_scale=1.6):
     """Larger than a usual initialisation: attention is then far from uniform and the logits are well spread."""
     generator = torch.Generator().manual_seed(s["seed"])
 
@@ -65,8 +65,8 @@ def weights(s):
         layer = f"model.layers.{i}."
         # The order of these lines is the order of the draws: part of the definition.
         state[layer + "input_layernorm.weight"] = 1 + random(dim, std=0.2)
-        state[layer + "self_attn.q_proj.weight"] = random(q_dim, dim) * 1.6
-        state[layer + "self_attn.k_proj.weight"] = random(kv_dim, dim) * 1.6
+        state[layer + "self_attn.q_proj.weight"] = random(q_dim, dim) * qk_scale
+        state[layer + "self_attn.k_proj.weight"] = random(kv_dim, dim) * qk_scale
         state[layer + "self_attn.v_proj.weight"] = random(kv_dim, dim)
         state[layer + "self_attn.o_proj.weight"] = random(dim, q_dim)
         state[layer + "post_attention_layernorm.weight"] = 1 + random(dim, std=0.2)
