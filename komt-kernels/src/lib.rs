@@ -1,1 +1,85 @@
-//! komt-kernels
+//! What a device must do for a Mistral-architecture model.
+//!
+//! [`Backend`] is the table of contents: four ways to move memory, nine operations, two hooks for recording. An
+//! operation is what one fused kernel does, over rows of fixed width; there is no tensor library underneath. Each has a
+//! folder in `ops/` with its formula, its shape check, a scalar reference that can be trusted by reading, and the fast
+//! paths that are held against it.
+//!
+//! [`Cpu`] is the backend for CPUs: the scalar reference, AVX2 and AVX-512 chosen at run time, and a portable path
+//! for every other target, on a `rayon` pool.
+//!
+//! ```
+//! use komt_kernels::{Backend, Cpu, HostWeight, Rows, WeightFormat};
+//!
+//! let mut cpu = Cpu::new()?;
+//! // W = [[1, 2], [3, 4], [5, 6]], x = [[10, 1]]: out = x . W^T
+//! let w = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+//! let parts = [bytemuck::cast_slice(&w)];
+//! let w = cpu.load_weight(HostWeight { rows: 3, cols: 2, format: WeightFormat::F32, parts: &parts })?;
+//! let mut x: Rows<Cpu, f32> = Rows::<Cpu, f32>::alloc(&mut cpu, 1, 2)?;
+//! cpu.upload(&mut x.buf, &[10.0, 1.0])?;
+//! let mut out: Rows<Cpu, f32> = Rows::<Cpu, f32>::alloc(&mut cpu, 1, 3)?;
+//! (x.rows, out.rows) = (1, 1);
+//! cpu.matmul(&mut out, &x, &w)?;
+//! assert_eq!(out.buf, [12.0, 34.0, 56.0]);
+//! # Ok::<(), komt_kernels::Error>(())
+//! ```
+
+mod backend;
+pub mod cpu;
+mod ops;
+mod rows;
+mod step;
+mod tap;
+mod weight;
+
+pub use backend::{AttnShape, Backend};
+pub use cpu::{Cpu, CpuOptions, Isa};
+pub use rows::{Elem, KvBuf, KvLayer, RowBuf, Rows};
+pub use step::{Step, StepBuf, StepCapacity};
+pub use tap::{Tap, TapEvent};
+pub use weight::{HostWeight, WeightFormat};
+
+/// Largest head_dim that the attention kernels hold on their stacks.
+pub const MAX_HEAD_DIM: usize = 256;
+
+/// What can go wrong from outside. Shapes that do not fit together are assertions instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device has no room.
+    #[error("{device}: out of memory, {bytes} bytes could not be allocated")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes that were asked for.
+        bytes: usize,
+    },
+    /// An instruction set that this machine does not have.
+    #[error("{isa:?} was asked for, this CPU has {best:?}")]
+    IsaUnavailable {
+        /// What was asked for.
+        isa: Isa,
+        /// The best that is there.
+        best: Isa,
+    },
+    /// The thread pool could not be started.
+    #[error("thread pool of {threads} threads: {source}")]
+    ThreadPool {
+        /// Threads asked for; 0 means one for each core.
+        threads: usize,
+        /// Why.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// An operation was made to fail by the observer of a [`Tap`].
+    #[error("{op}: stopped by its observer: {reason}")]
+    Stopped {
+        /// The operation.
+        op: &'static str,
+        /// What the observer said.
+        reason: String,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,306 @@
+//! [`Cpu`]: every operation on the host's cores.
+//!
+//! Weights stay in their stored type (f32, f16 or bf16) and are widened in registers; activations and the KV cache are
+//! f32. Results do not depend on the number of threads, on the rows that share a step, or on how a prompt is cut into
+//! chunks: every output element is computed by one task in an order that only its own inputs determine.
+
+mod isa;
+pub(crate) mod simd;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::{AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, Step, WeightFormat, ops};
+use bytemuck::Pod;
+use half::{bf16, f16};
+pub use isa::Isa;
+pub(crate) use isa::{Kernel, dispatch};
+use komt_cache::StepDims;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How a [`Cpu`] is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CpuOptions {
+    /// Threads; `None`: one for each core that this process may use.
+    pub threads: Option<usize>,
+    /// Kernels; `None`: the best that the CPU has.
+    pub isa: Option<Isa>,
+}
+
+impl CpuOptions {
+    /// With this number of threads.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// With these kernels.
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+}
+
+/// The CPU backend. Cloning is cheap: clones share the thread pool.
+#[derive(Debug, Clone)]
+pub struct Cpu {
+    pool: Arc<rayon::ThreadPool>,
+    isa: Isa,
+}
+
+/// A matrix `[rows, cols]` in its stored type, row-major.
+#[derive(Debug)]
+pub struct CpuWeight {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) data: WeightData,
+}
+
+#[derive(Debug)]
+pub(crate) enum WeightData {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+/// Runs `$body` with `$data` as the slice of whatever type the weight is stored in.
+macro_rules! with_stored {
+    ($weight:expr, |$data:ident| $body:expr) => {
+        match &$weight.data {
+            $crate::cpu::WeightData::F32($data) => $body,
+            $crate::cpu::WeightData::F16($data) => $body,
+            $crate::cpu::WeightData::Bf16($data) => $body,
+        }
+    };
+}
+pub(crate) use with_stored;
+
+impl Cpu {
+    /// The best kernels, one thread for each core.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn new() -> Result<Self> {
+        Self::with(CpuOptions::default())
+    }
+
+    /// As `options` say.
+    ///
+    /// # Errors
+    /// When the threads cannot be started or the CPU lacks the instructions asked for.
+    pub fn with(options: CpuOptions) -> Result<Self> {
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        isa.check()?;
+        let threads = options.threads.unwrap_or(0);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("komt-{i}"))
+            .build()
+            .map_err(|source| Error::ThreadPool { threads, source })?;
+        Ok(Self { pool: Arc::new(pool), isa })
+    }
+
+    /// The kernels in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads of the pool.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `f` on a thread of the pool. Steps that run inside do not change threads; nothing else is different.
+    pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(f)
+    }
+
+    /// Runs `task` over ranges that make up `0..n`, each of about `grain` or more, on the threads of the pool.
+    pub(crate) fn for_ranges(&self, n: usize, grain: usize, task: impl Fn(Range<usize>) + Sync) {
+        // Four ranges a thread, so that a thread that comes late finds something left to do.
+        let size = n.div_ceil(4 * self.threads()).max(grain).max(1);
+        let n_tasks = n.div_ceil(size);
+        if n_tasks <= 1 {
+            return task(0..n);
+        }
+        self.pool.install(|| {
+            (0..n_tasks).into_par_iter().for_each(|i| task(i * size..n.min((i + 1) * size)));
+        });
+    }
+}
+
+/// A buffer that several tasks write, each its own elements.
+pub(crate) struct SharedMut<'a, T> {
+    start: *mut T,
+    len: usize,
+    _borrow: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it is a `&mut [T]`, given to several threads under the contract of `slice`.
+unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for SharedMut<'_, T> {}
+
+impl<T> Clone for SharedMut<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SharedMut<'_, T> {}
+
+impl<'a, T> SharedMut<'a, T> {
+    pub(crate) fn new(all: &'a mut [T]) -> Self {
+        Self { start: all.as_mut_ptr(), len: all.len(), _borrow: std::marker::PhantomData }
+    }
+
+    /// Elements `at..at + len`.
+    ///
+    /// # Safety
+    /// While the slice lives, nobody else touches these elements.
+    #[inline(always)]
+    pub(crate) unsafe fn slice(self, at: usize, len: usize) -> &'a mut [T] {
+        assert!(at + len <= self.len, "SharedMut: {at} + {len} of {}", self.len);
+        // SAFETY: within the buffer; exclusive as the caller vouches.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}
+
+/// Zeroed memory, from the operating system's zero pages where it is large.
+fn zeroed<T: Pod>(len: usize) -> Result<Vec<T>> {
+    bytemuck::try_zeroed_vec(len)
+        .map_err(|()| Error::OutOfMemory { device: "CPU".into(), bytes: len.saturating_mul(size_of::<T>()) })
+}
+
+impl Cpu {
+    /// One copy of the parts, in parallel: reading a mapped file waits for its pages.
+    fn stack<T: Pod + Send + Sync>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
+        const BLOCK: usize = 1 << 20; // bytes: long runs for the disk, small against any matrix
+        let mut data: Vec<T> = zeroed(parts.iter().map(|part| part.len()).sum::<usize>() / size_of::<T>())?;
+        let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
+        for part in parts {
+            let (to, after) = rest.split_at_mut(part.len());
+            self.pool.install(|| {
+                to.par_chunks_mut(BLOCK)
+                    .zip(part.par_chunks(BLOCK))
+                    .for_each(|(to, from)| to.copy_from_slice(from));
+            });
+            rest = after;
+        }
+        Ok(data)
+    }
+}
+
+impl Backend for Cpu {
+    type Buf<T: Elem> = Vec<T>;
+    type Act = f32;
+    type Kv = f32;
+    type Weight = CpuWeight;
+
+    fn device_name(&self) -> String {
+        format!("CPU ({:?}, {} threads)", self.isa, self.threads())
+    }
+
+    /// What the system says is available, limited by the control group's limit where there is one.
+    fn available_bytes(&self) -> Option<u64> {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        let group = system.cgroup_limits().map_or(u64::MAX, |c| c.total_memory.saturating_sub(c.rss));
+        Some(system.available_memory().min(group)).filter(|&bytes| bytes > 0)
+    }
+
+    fn alloc<T: Elem>(&mut self, len: usize) -> Result<Vec<T>> {
+        zeroed(len)
+    }
+
+    fn upload<T: Elem>(&mut self, dst: &mut Vec<T>, src: &[T]) -> Result<()> {
+        dst[..src.len()].copy_from_slice(src);
+        Ok(())
+    }
+
+    fn download<T: Elem>(&mut self, dst: &mut [T], src: &Vec<T>) -> Result<()> {
+        dst.copy_from_slice(&src[..dst.len()]);
+        Ok(())
+    }
+
+    /// # Panics
+    /// On a big-endian host: files are little-endian.
+    fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<CpuWeight> {
+        const { assert!(cfg!(target_endian = "little"), "weights are little-endian") };
+        weight.check();
+        let data = match weight.format {
+            WeightFormat::F32 => WeightData::F32(self.stack(weight.parts)?),
+            WeightFormat::F16 => WeightData::F16(self.stack(weight.parts)?),
+            WeightFormat::Bf16 => WeightData::Bf16(self.stack(weight.parts)?),
+        };
+        Ok(CpuWeight { rows: weight.rows, cols: weight.cols, data })
+    }
+
+    fn embed(&mut self, x: &mut Rows<Self, f32>, table: &CpuWeight, step: &Step<Self>) -> Result<()> {
+        ops::embed::run(self, x, table, step);
+        Ok(())
+    }
+    fn rms_norm(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        x: &Rows<Self, f32>,
+        w: &Vec<f32>,
+        eps: f32,
+    ) -> Result<()> {
+        ops::rms_norm::run(self, out, x, w, eps);
+        Ok(())
+    }
+    fn matmul(&mut self, out: &mut Rows<Self, f32>, x: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
+        ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store);
+        Ok(())
+    }
+    fn matmul_add(&mut self, x: &mut Rows<Self, f32>, a: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
+        ops::matmul::run(self, x, a, w, ops::matmul::Epilogue::Add);
+        Ok(())
+    }
+    fn matmul_f32(&mut self, out: &mut Rows<Self, f32>, x: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
+        ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store);
+        Ok(())
+    }
+    fn rope_store(
+        &mut self,
+        qkv: &mut Rows<Self, f32>,
+        kv: &mut KvLayer<Self>,
+        step: &Step<Self>,
+        inv_freq: &Vec<f32>,
+        attn: AttnShape,
+    ) -> Result<()> {
+        ops::rope_store::run(self, qkv, kv, step, inv_freq, attn);
+        Ok(())
+    }
+    fn attention(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        qkv: &Rows<Self, f32>,
+        kv: &KvLayer<Self>,
+        step: &Step<Self>,
+        attn: AttnShape,
+    ) -> Result<()> {
+        ops::attention::run(self, out, qkv, kv, step, attn);
+        Ok(())
+    }
+    fn swiglu(&mut self, out: &mut Rows<Self, f32>, gate_up: &Rows<Self, f32>) -> Result<()> {
+        ops::swiglu::run(self, out, gate_up);
+        Ok(())
+    }
+    fn take_rows(&mut self, out: &mut Rows<Self, f32>, x: &Rows<Self, f32>, step: &Step<Self>) -> Result<()> {
+        ops::take_rows::run(out, x, step);
+        Ok(())
+    }
+
+    /// Runs the whole step on a thread of the pool: operations then start their tasks without changing threads.
+    fn record(
+        &mut self,
+        _key: Option<StepDims>,
+        body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
+    ) -> Result<()> {
+        let pool = self.pool.clone();
+        pool.install(|| body(self))
+    }
+}

@@ -1,0 +1,28 @@
+//! `x[r, :] = table[ids[r], :]`, widened to f32. Shapes: x `[n_tokens, dim]`, table `[vocab_size, dim]`.
+
+use crate::cpu::{Cpu, CpuWeight, SharedMut, simd::Stored, with_stored};
+use crate::{RowBuf, StepBuf};
+
+fn check(x: &RowBuf<Vec<f32>>, table: &CpuWeight, step: &StepBuf<Vec<u32>>) {
+    assert_eq!(
+        x.cols, table.cols,
+        "embed: x [{}, {}], table [{}, {}]",
+        x.rows, x.cols, table.rows, table.cols
+    );
+    assert_eq!(x.rows, step.dims.n_tokens, "embed: rows of x, tokens of the step");
+}
+
+/// One implementation for every instruction set: it moves memory.
+pub(crate) fn run(cpu: &Cpu, x: &mut RowBuf<Vec<f32>>, table: &CpuWeight, step: &StepBuf<Vec<u32>>) {
+    check(x, table, step);
+    let (dim, ids) = (x.cols, step.ids());
+    let out = SharedMut::new(&mut x.buf);
+    with_stored!(table, |data| cpu.for_ranges(ids.len(), 16, |rows| {
+        for row in rows {
+            // SAFETY: each row belongs to one task.
+            let out = unsafe { out.slice(row * dim, dim) };
+            let from = &data[ids[row] as usize * dim..][..dim];
+            out.iter_mut().zip(from).for_each(|(out, value)| *out = value.widen());
+        }
+    }));
+}

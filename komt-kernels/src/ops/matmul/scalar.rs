@@ -1,0 +1,26 @@
+use super::Epilogue;
+use crate::cpu::simd::Stored;
+
+/// The reference, three loops: out `[n_rows, w.len() / cols]`, x `[n_rows, cols]`, w `[.., cols]`.
+pub(super) fn matmul<T: Stored>(
+    out: &mut [f32],
+    x: &[f32],
+    n_rows: usize,
+    w: &[T],
+    cols: usize,
+    epilogue: Epilogue,
+) {
+    let n_outs = w.len() / cols;
+    for r in 0..n_rows {
+        for o in 0..n_outs {
+            let mut sum = 0.0;
+            for c in 0..cols {
+                sum += x[r * cols + c] * w[o * cols + c].widen();
+            }
+            match epilogue {
+                Epilogue::Store => out[r * n_outs + o] = sum,
+                Epilogue::Add => out[r * n_outs + o] += sum,
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Rotary position embedding of q and k (arXiv:2104.09864, section 3.4), and k and v to their slots.
+//!
+//! ```text
+//! angle(pos, i) = pos * inv_freq[i]                                  i in 0..head_dim / 2, in f32 like transformers
+//! (a, b) = (head[i], head[i + head_dim / 2])                         half-split pairing, as Hugging Face stores weights
+//! head[i], head[i + head_dim / 2] = a cos - b sin, b cos + a sin
+//! ```
+//! Shapes: qkv `[n_tokens, q_dim + 2 kv_dim]`, inv_freq `[head_dim / 2]`, cache `[n_slots, kv_dim]` twice. q is rotated in
+//! place; k is rotated in place and copied. A row with `PAD_SLOT` stores nothing.
+
+use crate::cpu::{Cpu, SharedMut};
+use crate::{AttnShape, KvBuf, MAX_HEAD_DIM, RowBuf, StepBuf};
+use komt_cache::PAD_SLOT;
+
+fn check(
+    qkv: &RowBuf<Vec<f32>>,
+    kv: &KvBuf<Vec<f32>>,
+    step: &StepBuf<Vec<u32>>,
+    inv_freq: &[f32],
+    attn: AttnShape,
+) {
+    assert_eq!(
+        (qkv.rows, qkv.cols, kv.kv_dim, 2 * inv_freq.len()),
+        (step.dims.n_tokens, attn.q_dim() + 2 * attn.kv_dim(), attn.kv_dim(), attn.head_dim),
+        "rope_store: qkv [{}, {}], cache [{}, {}], inv_freq [{}], {attn:?}",
+        qkv.rows,
+        qkv.cols,
+        kv.n_slots,
+        kv.kv_dim,
+        inv_freq.len()
+    );
+    assert!(attn.head_dim <= MAX_HEAD_DIM, "rope_store: {attn:?}");
+}
+
+/// One implementation for every instruction set: a few hundred multiplications a row; sine and cosine are the libm's.
+pub(crate) fn run(
+    cpu: &Cpu,
+    qkv: &mut RowBuf<Vec<f32>>,
+    kv: &mut KvBuf<Vec<f32>>,
+    step: &StepBuf<Vec<u32>>,
+    inv_freq: &[f32],
+    attn: AttnShape,
+) {
+    check(qkv, kv, step, inv_freq, attn);
+    let (cols, q_dim, kv_dim) = (qkv.cols, attn.q_dim(), attn.kv_dim());
+    let (positions, slots) = (step.positions(), step.slots());
+    let (qkv, k_cache, v_cache) =
+        (SharedMut::new(&mut qkv.buf), SharedMut::new(&mut kv.k), SharedMut::new(&mut kv.v));
+    cpu.for_ranges(positions.len(), 4, |rows| {
+        for r in rows {
+            // SAFETY: each row belongs to one task.
+            let row = unsafe { qkv.slice(r * cols, cols) };
+            rotate(&mut row[..q_dim + kv_dim], positions[r], inv_freq);
+            if slots[r] == PAD_SLOT {
+                continue;
+            }
+            let at = slots[r] as usize * kv_dim;
+            // SAFETY: a step plan gives each of its tokens a slot of its own.
+            let (k, v) = unsafe { (k_cache.slice(at, kv_dim), v_cache.slice(at, kv_dim)) };
+            k.copy_from_slice(&row[q_dim..][..kv_dim]);
+            v.copy_from_slice(&row[q_dim + kv_dim..]);
+        }
+    });
+}
+
+/// Rotates every head of `heads` (`[.., head_dim]`) by position `pos`.
+fn rotate(heads: &mut [f32], pos: u32, inv_freq: &[f32]) {
+    let half = inv_freq.len();
+    let (mut cos, mut sin) = ([0.0; MAX_HEAD_DIM / 2], [0.0; MAX_HEAD_DIM / 2]);
+    for (i, &freq) in inv_freq.iter().enumerate() {
+        (sin[i], cos[i]) = (pos as f32 * freq).sin_cos();
+    }
+    for head in heads.chunks_exact_mut(2 * half) {
+        let (a, b) = head.split_at_mut(half);
+        for i in 0..half {
+            (a[i], b[i]) = (a[i] * cos[i] - b[i] * sin[i], b[i] * cos[i] + a[i] * sin[i]);
+        }
+    }
+}

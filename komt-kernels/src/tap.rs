@@ -1,0 +1,153 @@
+//! [`Tap`]: a backend that lets somebody look.
+
+use crate::{AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, Step, WeightFormat};
+use komt_cache::StepDims;
+
+/// One operation that is about to run.
+#[derive(Debug)]
+pub struct TapEvent<'a> {
+    /// Name of the operation, as in [`Backend`].
+    pub op: &'static str,
+    /// The residual stream `[n_tokens, dim]`, when the operation is `rms_norm`: its input. In a model of n layers there
+    /// are `2 n + 1` a step: the embeddings, then the stream after each attention and each feed-forward block.
+    pub residual: Option<&'a [f32]>,
+}
+
+type Observer = Box<dyn FnMut(TapEvent<'_>) -> std::result::Result<(), String> + Send>;
+
+/// A backend that shows every operation to an observer before another backend runs it. It reads hidden states without a
+/// word in the forward pass, and makes operations fail in tests: the observer's `Err` becomes the operation's.
+///
+/// It shares all types with `B`, so weights of one serve the other. It downloads at every `rms_norm`: not for speed.
+pub struct Tap<B> {
+    inner: B,
+    observer: Observer,
+    residual: Vec<f32>,
+}
+
+impl<B: Backend> Tap<B> {
+    /// Shows the operations of `inner` to `observer`.
+    pub fn new(
+        inner: B,
+        observer: impl FnMut(TapEvent<'_>) -> std::result::Result<(), String> + Send + 'static,
+    ) -> Self {
+        Self { inner, observer: Box::new(observer), residual: vec![] }
+    }
+
+    fn show(&mut self, op: &'static str) -> Result<&mut B> {
+        (self.observer)(TapEvent { op, residual: None }).map_err(|reason| Error::Stopped { op, reason })?;
+        Ok(&mut self.inner)
+    }
+}
+
+impl<B: Backend> Backend for Tap<B> {
+    type Buf<T: Elem> = B::Buf<T>;
+    type Act = B::Act;
+    type Kv = B::Kv;
+    type Weight = B::Weight;
+
+    fn device_name(&self) -> String {
+        self.inner.device_name()
+    }
+    fn available_bytes(&self) -> Option<u64> {
+        self.inner.available_bytes()
+    }
+    fn weight_bytes(&self, rows: usize, cols: usize, format: WeightFormat) -> u64 {
+        self.inner.weight_bytes(rows, cols, format)
+    }
+    fn alloc<T: Elem>(&mut self, len: usize) -> Result<Self::Buf<T>> {
+        self.show("alloc")?.alloc(len)
+    }
+    fn upload<T: Elem>(&mut self, dst: &mut Self::Buf<T>, src: &[T]) -> Result<()> {
+        self.show("upload")?.upload(dst, src)
+    }
+    fn download<T: Elem>(&mut self, dst: &mut [T], src: &Self::Buf<T>) -> Result<()> {
+        self.show("download")?.download(dst, src)
+    }
+    fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<Self::Weight> {
+        self.show("load_weight")?.load_weight(weight)
+    }
+    fn embed(&mut self, x: &mut Rows<Self, f32>, table: &Self::Weight, step: &Step<Self>) -> Result<()> {
+        self.show("embed")?.embed(x, table, step)
+    }
+    fn rms_norm(
+        &mut self,
+        out: &mut Rows<Self, Self::Act>,
+        x: &Rows<Self, f32>,
+        w: &Self::Buf<f32>,
+        eps: f32,
+    ) -> Result<()> {
+        let op = "rms_norm";
+        self.residual.resize(x.rows * x.cols, 0.0);
+        self.inner.download(&mut self.residual, &x.buf)?;
+        (self.observer)(TapEvent { op, residual: Some(&self.residual) })
+            .map_err(|reason| Error::Stopped { op, reason })?;
+        self.inner.rms_norm(out, x, w, eps)
+    }
+    fn matmul(
+        &mut self,
+        out: &mut Rows<Self, Self::Act>,
+        x: &Rows<Self, Self::Act>,
+        w: &Self::Weight,
+    ) -> Result<()> {
+        self.show("matmul")?.matmul(out, x, w)
+    }
+    fn matmul_add(
+        &mut self,
+        x: &mut Rows<Self, f32>,
+        a: &Rows<Self, Self::Act>,
+        w: &Self::Weight,
+    ) -> Result<()> {
+        self.show("matmul_add")?.matmul_add(x, a, w)
+    }
+    fn matmul_f32(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        x: &Rows<Self, Self::Act>,
+        w: &Self::Weight,
+    ) -> Result<()> {
+        self.show("matmul_f32")?.matmul_f32(out, x, w)
+    }
+    fn rope_store(
+        &mut self,
+        qkv: &mut Rows<Self, Self::Act>,
+        kv: &mut KvLayer<Self>,
+        step: &Step<Self>,
+        inv_freq: &Self::Buf<f32>,
+        attn: AttnShape,
+    ) -> Result<()> {
+        self.show("rope_store")?.rope_store(qkv, kv, step, inv_freq, attn)
+    }
+    fn attention(
+        &mut self,
+        out: &mut Rows<Self, Self::Act>,
+        qkv: &Rows<Self, Self::Act>,
+        kv: &KvLayer<Self>,
+        step: &Step<Self>,
+        attn: AttnShape,
+    ) -> Result<()> {
+        self.show("attention")?.attention(out, qkv, kv, step, attn)
+    }
+    fn swiglu(&mut self, out: &mut Rows<Self, Self::Act>, gate_up: &Rows<Self, Self::Act>) -> Result<()> {
+        self.show("swiglu")?.swiglu(out, gate_up)
+    }
+    fn take_rows(
+        &mut self,
+        out: &mut Rows<Self, Self::Act>,
+        x: &Rows<Self, Self::Act>,
+        step: &Step<Self>,
+    ) -> Result<()> {
+        self.show("take_rows")?.take_rows(out, x, step)
+    }
+    fn pad_rows(&self, n: usize) -> usize {
+        self.inner.pad_rows(n)
+    }
+    /// Never recorded: the observer is to see every operation.
+    fn record(
+        &mut self,
+        _key: Option<StepDims>,
+        body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
+    ) -> Result<()> {
+        body(self)
+    }
+}
