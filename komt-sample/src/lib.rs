@@ -3,7 +3,7 @@
 //!
 //! A model ends in one number per token of its vocabulary, the logits. This crate turns such a row into the id of the
 //! next token, the way Hugging Face transformers' `generate` does, and reproducibly: the same row, options, seed and
-//! step give the same token, on every machine, whatever else is being generated beside it.
+//! step give the same token, whatever else is being generated beside it.
 //!
 //! ```
 //! use komt_sample::{Sampler, SamplingParams, TokenId};
