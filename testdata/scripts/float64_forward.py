@@ -93,6 +93,12 @@ def forward(config, state, ids, window, angles="float32"):
     return x @ state.get("lm_head.weight", state["model.embed_tokens.weight"]).T, x
 
 
+def loose_rows(golden, exact, bound=1e-10):
+    """{row: its NMSE} of the rows that float32 got no better than `bound`: no test can ask for much less there."""
+    rows = (golden.double() - exact).square().sum(-1) / exact.square().sum(-1)
+    return {int(row): float(f"{rows[row]:.1e}") for row in (rows > bound).nonzero()[:, 0]}
+
+
 def main(model_dir, golden_dir=None):
     golden_dir = golden_dir or model_dir
     config, state = load_float64(model_dir)
