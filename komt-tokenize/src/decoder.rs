@@ -121,9 +121,9 @@ pub(crate) struct Joiner {
     broken_run: bool,
     /// Tokens have been taken.
     started: bool,
-    /// Characters that may already not be stripped any more, out of the plan's number.
+    /// Characters that were stripped from the front of the text.
     stripped: usize,
-    /// The front of the text is behind us.
+    /// The front of the text is behind us: nothing more is stripped.
     past_front: bool,
 }
 
@@ -257,7 +257,7 @@ fn byte_of_char(c: char) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// The four decoders as one: pushes tokens, returns each piece of text and the tail.
+    /// Pushes tokens; each piece of text, and the tail.
     fn run(plan: &Plan, tokens: &[&str]) -> (Vec<String>, String) {
         let mut joiner = Joiner::default();
         let pieces = tokens.iter().map(|token| joiner.push(plan, token)).collect();
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn decoders_that_cannot_be_streamed_are_refused() {
         for decoder in [
-            r#"{"type":"WordPiece","prefix":"\#\#","cleanup":true}"#.replace('\\', ""),
+            r###"{"type":"WordPiece","prefix":"##","cleanup":true}"###.to_owned(),
             r#"{"type":"Strip","content":" ","start":1,"stop":0}"#.to_owned(),
             r#"{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":2}]}"#.to_owned(),
             r#"{"type":"Sequence","decoders":7}"#.to_owned(),

@@ -53,15 +53,15 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
+    let too_large = |found| Error::TooLarge { file: path.display().to_string(), limit, found };
     let found = file.metadata().map_err(io)?.len();
-    let mut bytes = Vec::new();
-    // The size that the file system tells may be wrong (a pipe, a growing file): never read further than the limit.
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
-    if found > limit || bytes.len() as u64 > limit {
-        let found = found.max(bytes.len() as u64);
-        return Err(Error::TooLarge { file: path.display().to_string(), limit, found });
+    if found > limit {
+        return Err(too_large(found));
     }
-    Ok(Some(bytes))
+    // The size that the file system tells may be wrong (a pipe, a growing file): never read further than the limit.
+    let mut bytes = Vec::new();
+    let read = file.take(limit + 1).read_to_end(&mut bytes).map_err(io)? as u64;
+    if read > limit { Err(too_large(read)) } else { Ok(Some(bytes)) }
 }
 
 /// What we read of `tokenizer.json` ourselves. Everything else is the tokenizer crate's business.

@@ -1,15 +1,17 @@
 //! Chat templates in Jinja, rendered as transformers renders them.
 //!
-//! Not there: `strftime_now` and the `generation` block, which no Mistral-family template needs, and Python's spelling
-//! of a printed `True` or `None`.
+//! Not there: `strftime_now` and the `generation` block, which no Mistral-family template needs.
+//!
+//! A template is part of the model's files. It can reach nothing but the conversation and is stopped when it runs too
+//! long; how much memory it takes is not bounded (one that doubles a string in a loop is believed).
 
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, context};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use crate::error::{Error, Result};
-use crate::{Message, Tokenizer};
+use crate::{Message, TokenId, Tokenizer};
 
 /// Instructions that a template may run: a long conversation needs some ten thousand, an endless loop does not end.
 const FUEL: u64 = 10_000_000;
@@ -27,7 +29,9 @@ pub(crate) fn render(
     add_generation_prompt: bool,
 ) -> Result<String> {
     let env = environment();
-    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
+    // A role that the tokenizer lacks is undefined, as in transformers: it prints nothing.
+    let spelling =
+        |id: Option<TokenId>| id.and_then(|id| tokenizer.token(id)).map_or(Value::UNDEFINED, Value::from);
     let template = env.template_from_str(source).map_err(failed)?;
     let text = template.render(context! {
         messages,
@@ -49,12 +53,11 @@ fn environment() -> Environment<'static> {
     env.set_lstrip_blocks(true);
     env.set_fuel(Some(FUEL));
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    // A role that the tokenizer lacks is nothing where the template prints it.
-    env.set_formatter(
-        |out, state, value| {
-            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
-        },
-    );
+    env.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::None => Ok(out.write_str("None")?),
+        ValueKind::Bool => Ok(out.write_str(if value.is_true() { "True" } else { "False" })?),
+        _ => minijinja::escape_formatter(out, state, value),
+    });
     env.add_filter("tojson", to_json);
     env.add_function("raise_exception", |message: String| -> std::result::Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception")

@@ -43,9 +43,9 @@
 //! contents alone; a Jinja template that writes `<` before and `s>` behind a content has itself to blame.
 //!
 //! # Where decoding loses
-//! `decode(encode(text))` is the text, with these exceptions of SentencePiece's making: `▁` (U+2581) comes back as a
-//! space, and in the later layout a text that begins with a space comes back without that space. Ids that no encoder
-//! made may decode to U+FFFD: see [`StreamDecoder`] for what streaming does with them.
+//! `decode(encode_plain(text))` is the text, with two exceptions of SentencePiece's making: `▁` (U+2581) comes back as a
+//! space, and in the later layout a text that begins with a space comes back without it. Ids that no encoder made may
+//! decode to U+FFFD: see [`StreamDecoder`] for what streaming does with them.
 
 #![forbid(unsafe_code)]
 
@@ -53,6 +53,7 @@ mod decoder;
 mod error;
 mod files;
 mod jinja;
+mod load;
 mod stream;
 mod template;
 mod tokenizer;

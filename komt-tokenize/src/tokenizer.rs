@@ -1,7 +1,6 @@
 //! [`Tokenizer`]: a model's own `tokenizer.json`, text to ids and back.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +9,8 @@ use tokenizers::{Model, OffsetType, PreTokenizer, Token};
 use crate::TokenId;
 use crate::decoder::Plan;
 use crate::error::{Error, Result, excerpt};
-use crate::files::{Config, Files, Layout};
+use crate::files::Files;
+use crate::load::{Parts, Roles};
 
 /// A model's tokenizer. Cheap to clone and to share between threads: the tables exist once.
 ///
@@ -27,10 +27,7 @@ struct Inner {
     vocab_size: usize,
     /// Special tokens: never printed when special tokens are skipped, never made from plain text.
     special: BTreeMap<TokenId, String>,
-    bos: Option<TokenId>,
-    eos: Option<TokenId>,
-    unk: Option<TokenId>,
-    pad: Option<TokenId>,
+    roles: Roles,
     adds_bos: bool,
     adds_eos: bool,
     chat_templates: BTreeMap<String, String>,
@@ -44,8 +41,11 @@ const _: () = {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Inner { vocab_size, bos, eos, .. } = &*self.inner;
-        write!(f, "Tokenizer {{ vocab_size: {vocab_size}, bos: {bos:?}, eos: {eos:?} }}")
+        let Inner { vocab_size, roles, .. } = &*self.inner;
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", vocab_size)
+            .field("roles", roles)
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,35 +75,11 @@ impl Tokenizer {
     }
 
     fn from_files(files: &Files) -> Result<Self> {
-        let file = "tokenizer.json";
-        let layout = Layout::parse(file, &files.tokenizer)?;
-        let plan = Plan::parse(file, layout.decoder.as_ref())?;
-        let config = Config::parse(files)?;
-        let mut hf = load(file, &files.tokenizer)?;
-        check_added_tokens(file, &layout, &hf)?;
-        let roles = Roles::find(&config, &hf)?;
-        roles.make_special(&mut hf).map_err(|reason| Error::Refused { what: file.to_owned(), reason })?;
+        let Parts { hf, plan, roles, adds_bos, adds_eos, chat_templates } = Parts::load(files)?;
         let added = hf.get_added_tokens_decoder();
         let special = added.into_iter().filter(|(_, t)| t.special).map(|(id, t)| (id, t.content)).collect();
         let vocab_size = hf.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        // What the file's own post-processor puts around an empty text.
-        let around = hf.encode("", true).map_err(refused(""))?;
-        let adds = |token: Option<TokenId>, wanted: Option<bool>| {
-            token.is_some_and(|token| wanted.unwrap_or_else(|| around.get_ids().contains(&token)))
-        };
-        let inner = Inner {
-            plan,
-            vocab_size,
-            special,
-            adds_bos: adds(roles.bos, config.add_bos_token),
-            adds_eos: adds(roles.eos, config.add_eos_token),
-            bos: roles.bos,
-            eos: roles.eos,
-            unk: roles.unk,
-            pad: roles.pad,
-            chat_templates: config.chat_templates,
-            hf,
-        };
+        let inner = Inner { hf, plan, vocab_size, special, roles, adds_bos, adds_eos, chat_templates };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -171,22 +147,22 @@ impl Tokenizer {
 
     /// Beginning of sequence. Named by the tokenizer's files, or `<s>` where they name none and it is a special token.
     pub fn bos(&self) -> Option<TokenId> {
-        self.inner.bos
+        self.inner.roles.bos
     }
 
     /// End of sequence. Named by the tokenizer's files, or `</s>` where they name none and it is a special token.
     pub fn eos(&self) -> Option<TokenId> {
-        self.inner.eos
+        self.inner.roles.eos
     }
 
     /// The unknown token. Named by the tokenizer's files, or `<unk>` where they name none and it is a special token.
     pub fn unk(&self) -> Option<TokenId> {
-        self.inner.unk
+        self.inner.roles.unk
     }
 
     /// The padding token, if the tokenizer's files name one. Nothing in komt pads; it is here to be recognised.
     pub fn pad(&self) -> Option<TokenId> {
-        self.inner.pad
+        self.inner.roles.pad
     }
 
     /// Whether this id is that of a special token.
@@ -243,7 +219,8 @@ impl Tokenizer {
         self.inner.special.values().any(|spelling| text.contains(spelling))
     }
 
-    /// Puts `mark` behind the first character of every special spelling in the text, so that none is left.
+    /// Puts `mark` behind the first character of every special spelling in the text, so that none is left. (A special
+    /// token of a single character could not be broken so; no Mistral-family tokenizer has one.)
     pub(crate) fn mark_spellings(&self, text: &str, mark: char) -> String {
         if !self.spells_special(text) {
             return text.to_owned();
@@ -307,8 +284,9 @@ impl Tokenizer {
 
 /// Private-use characters that none of the texts contains.
 pub(crate) fn unused_chars(texts: &[&str]) -> impl Iterator<Item = char> {
-    let private = ('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}');
-    private.filter(|&c| !texts.iter().any(|text| text.contains(c)))
+    let private = |c: &char| matches!(c, '\u{F0000}'..='\u{FFFFD}' | '\u{100000}'..='\u{10FFFD}');
+    let used: BTreeSet<_> = texts.iter().flat_map(|text| text.chars()).filter(private).collect();
+    ('\u{F0000}'..='\u{10FFFD}').filter(move |c| private(c) && !used.contains(c))
 }
 
 pub(crate) fn too_many_private_chars(text: &str) -> Error {
@@ -318,82 +296,4 @@ pub(crate) fn too_many_private_chars(text: &str) -> Error {
 fn refused(what: &str) -> impl FnOnce(tokenizers::Error) -> Error {
     let what = excerpt(what);
     move |error| Error::Refused { what, reason: error.to_string() }
-}
-
-/// The tokenizer crate's own reading of the file. It panics on some malformed files; that ends here.
-fn load(file: &str, bytes: &[u8]) -> Result<tokenizers::Tokenizer> {
-    let invalid = |found: String| Error::Invalid {
-        file: file.to_owned(),
-        expected: "a tokenizer.json of version 1.0".to_owned(),
-        found,
-    };
-    // Nothing outlives a panic but the error, so there is no state that it could leave broken.
-    let loaded = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)));
-    let mut hf = loaded
-        .map_err(|_| invalid("a file on which the tokenizer crate panics".to_owned()))?
-        .map_err(|error| invalid(error.to_string()))?;
-    hf.with_padding(None);
-    hf.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
-    Ok(hf)
-}
-
-/// The tokenizer crate numbers added tokens itself and only warns when the file says otherwise. To the model it would be
-/// another token.
-fn check_added_tokens(file: &str, layout: &Layout, hf: &tokenizers::Tokenizer) -> Result<()> {
-    for token in layout.added_tokens.iter().filter(|token| !token.content.is_empty()) {
-        let id = hf.token_to_id(&token.content);
-        if id != Some(token.id) {
-            return Err(Error::Invalid {
-                file: file.to_owned(),
-                expected: format!("added token {:?} to have id {}", token.content, token.id),
-                found: format!("{id:?} in the vocabulary"),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The ids of the tokens that play a part.
-struct Roles {
-    bos: Option<TokenId>,
-    eos: Option<TokenId>,
-    unk: Option<TokenId>,
-    pad: Option<TokenId>,
-}
-
-impl Roles {
-    fn find(config: &Config, hf: &tokenizers::Tokenizer) -> Result<Self> {
-        // Without BOS or EOS a model works wrongly or does not stop, so a name without a token is an error there.
-        let needed = |role: &str, name: &Option<String>| match name {
-            None => Ok(None),
-            Some(name) => hf.token_to_id(name).map(Some).ok_or_else(|| Error::Invalid {
-                file: "tokenizer_config.json".to_owned(),
-                expected: format!("{role} to be a token of tokenizer.json"),
-                found: format!("{name:?}, which is none"),
-            }),
-        };
-        let usual = |spelling: &str| {
-            hf.token_to_id(spelling).filter(|_| hf.get_added_vocabulary().is_special_token(spelling))
-        };
-        let named = |name: &Option<String>| name.as_ref().and_then(|name| hf.token_to_id(name));
-        Ok(Self {
-            bos: needed("bos_token", &config.bos_token)?.or_else(|| usual("<s>")),
-            eos: needed("eos_token", &config.eos_token)?.or_else(|| usual("</s>")),
-            unk: named(&config.unk_token).or_else(|| usual("<unk>")),
-            pad: named(&config.pad_token),
-        })
-    }
-
-    /// A token that plays a part is special, whether or not tokenizer.json says so: as in transformers.
-    fn make_special(&self, hf: &mut tokenizers::Tokenizer) -> std::result::Result<(), String> {
-        let added = hf.get_added_tokens_decoder();
-        let missing: Vec<_> = [self.bos, self.eos, self.unk, self.pad]
-            .into_iter()
-            .flatten()
-            .filter(|id| added.get(id).is_none_or(|token| !token.special))
-            .filter_map(|id| hf.id_to_token(id))
-            .map(|token| tokenizers::AddedToken::from(token, true))
-            .collect();
-        hf.add_special_tokens(missing).map(|_| ()).map_err(|error| error.to_string())
-    }
 }
