@@ -1,1 +1,77 @@
-//! komt-core
+//! Mistral-architecture models in a Rust application: text generation and embeddings from one set of weights.
+//!
+//! This crate is where applications start. (In many workspaces `-core` is the bottom; here it is the top: below it are
+//! `komt-kernels`, `komt-cache`, `komt-tokenize` and `komt-sample`.)
+//!
+//! * [`Model`] loads a Hugging Face directory.
+//! * [`Session`] is a conversation: an iterator over tokens. Several share one [`SharedEngine`].
+//! * [`Engine`] is underneath: `submit`, `step`, `cancel`, for front ends that batch many requests.
+//! * [`Embedder`] makes vectors of texts, [`Scorer`] tells how likely texts are.
+//!
+//! ```
+//! use komt_core::{EmbedOptions, Embedder, Engine, EngineOptions, LoadOptions, Model, SharedEngine};
+//!
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo-model");
+//! let model = Model::load(dir, LoadOptions::default())?;
+//!
+//! let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default())?);
+//! let mut session = engine.session();
+//! for token in session.say("제주도 여행 코스를 알려줘")? {
+//!     print!("{}", token?.text);
+//! }
+//!
+//! let embedder = Embedder::new(&model, EmbedOptions::default())?;
+//! let vectors = embedder.embed(&["바다", "산"])?;
+//! assert_eq!(vectors[0].len(), model.config().dim);
+//! # Ok::<(), komt_core::Error>(())
+//! ```
+//!
+//! # Exactness
+//! Results are those of `transformers` in float32: logits within a normalised mean squared error of 1e-9 at every
+//! position, sampling and tokenising as there. A sequence's tokens depend on its prompt, options and seed alone: not on
+//! what shares the step, on chunking, on paging, or on the number of threads.
+
+mod config;
+mod embedder;
+mod engine;
+mod error;
+mod files;
+mod load;
+mod model;
+mod options;
+mod prefill;
+mod runner;
+mod scorer;
+mod sequence;
+mod session;
+mod stop;
+mod weights;
+
+pub use config::Config;
+pub use embedder::{EmbedOptions, Embedder, Pooling};
+pub use engine::{Engine, EngineOptions, Event, SeqId};
+pub use error::{Error, Result};
+pub use komt_kernels as kernels;
+pub use komt_kernels::{Cpu, CpuOptions, Isa};
+pub use komt_sample::SamplingParams;
+pub use komt_tokenize::{Message, Role, StreamDecoder, Template, Tokenizer};
+pub use load::{Device, LoadOptions, MemoryPlan, Model, Progress};
+pub use options::GenerateOptions;
+pub use scorer::{Score, Scorer};
+pub use sequence::{FinishReason, Token};
+pub use session::{Session, SharedEngine};
+
+/// What applications may count on: weights shared across threads, engines and sessions moved to them.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Model>();
+    is_send_and_sync::<Embedder>();
+    is_send_and_sync::<Scorer>();
+    is_send_and_sync::<SharedEngine>();
+    is_send_and_sync::<Error>();
+    is_send_and_sync::<Tokenizer>();
+    is_send::<Engine>();
+    is_send::<Session>();
+    is_send::<Event>();
+};

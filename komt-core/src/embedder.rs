@@ -1,0 +1,244 @@
+//! [`Embedder`]: texts in, vectors out.
+
+use crate::prefill::Prefill;
+use crate::runner::Until;
+use crate::{Error, Model, Result};
+
+/// How the hidden states of a text become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Pooling {
+    /// The last token's: what decoder models are trained for (arXiv:2401.00368). Best with `eos`.
+    #[default]
+    Last,
+    /// The mean of all tokens.
+    Mean,
+    /// The mean weighted by position, 1 for the first token, n for the n-th (SGPT, arXiv:2202.08904, equation 2).
+    WeightedMean,
+    /// None: the vectors of all tokens, one after the other, `[n_tokens, dim]`.
+    None,
+}
+
+/// How an [`Embedder`] makes vectors. The default: last token, BOS in front, no EOS, all dimensions, length 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EmbedOptions {
+    /// From hidden states to a vector.
+    pub pooling: Pooling,
+    /// Puts BOS in front of every text.
+    pub bos: bool,
+    /// Puts EOS behind every text.
+    pub eos: bool,
+    /// Leaves the tokens of BOS and the instruction out of the pooling.
+    pub exclude_instruction: bool,
+    /// Keeps only the first dimensions (Matryoshka, arXiv:2205.13147), before normalising.
+    pub dimensions: Option<usize>,
+    /// Scales each vector to length 1.
+    pub normalize: bool,
+    /// Tokens in one step.
+    pub max_step_tokens: usize,
+    /// The longest text. `None`: as `EngineOptions::max_context`.
+    pub max_context: Option<usize>,
+}
+
+impl Default for EmbedOptions {
+    fn default() -> Self {
+        Self {
+            pooling: Pooling::Last,
+            bos: true,
+            eos: false,
+            exclude_instruction: false,
+            dimensions: None,
+            normalize: true,
+            max_step_tokens: 512,
+            max_context: None,
+        }
+    }
+}
+
+impl EmbedOptions {
+    /// With this pooling.
+    pub fn pooling(mut self, pooling: Pooling) -> Self {
+        self.pooling = pooling;
+        self
+    }
+
+    /// With BOS in front or not.
+    pub fn bos(mut self, bos: bool) -> Self {
+        self.bos = bos;
+        self
+    }
+
+    /// With EOS behind or not.
+    pub fn eos(mut self, eos: bool) -> Self {
+        self.eos = eos;
+        self
+    }
+
+    /// With the instruction left out of the pooling or not.
+    pub fn exclude_instruction(mut self, exclude: bool) -> Self {
+        self.exclude_instruction = exclude;
+        self
+    }
+
+    /// With this number of dimensions.
+    pub fn dimensions(mut self, n: usize) -> Self {
+        self.dimensions = Some(n);
+        self
+    }
+
+    /// With vectors of length 1 or not.
+    pub fn normalize(mut self, normalize: bool) -> Self {
+        self.normalize = normalize;
+        self
+    }
+
+    /// With this longest text.
+    pub fn max_context(mut self, n: usize) -> Self {
+        self.max_context = Some(n);
+        self
+    }
+
+    /// With this number of tokens in a step.
+    pub fn max_step_tokens(mut self, n: usize) -> Self {
+        self.max_step_tokens = n;
+        self
+    }
+}
+
+/// Makes embeddings of texts, of any number and length at once. A vector does not depend on the texts beside it.
+///
+/// It takes `&self` and can be shared by threads, which then wait for each other.
+///
+/// ```
+/// use komt_core::{EmbedOptions, Embedder, LoadOptions, Model, Pooling};
+/// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo-model");
+/// let model = Model::load(dir, LoadOptions::default())?;
+/// let embedder = Embedder::new(&model, EmbedOptions::default().pooling(Pooling::Mean))?;
+/// let vectors = embedder.embed(&["제주도 여행 코스", "a trip to Jeju"])?;
+/// let cosine: f32 = vectors[0].iter().zip(&vectors[1]).map(|(a, b)| a * b).sum();
+/// assert!((-1.0..=1.0).contains(&cosine));
+/// # Ok::<(), komt_core::Error>(())
+/// ```
+pub struct Embedder {
+    prefill: Prefill,
+    options: EmbedOptions,
+}
+
+impl Embedder {
+    /// An embedder on `model`, with all its memory.
+    ///
+    /// # Errors
+    /// [`Error::Option`], [`Error::NotEnoughMemory`].
+    pub fn new(model: &Model, options: EmbedOptions) -> Result<Self> {
+        let dim = model.config().dim;
+        if let Some(n) = options.dimensions
+            && !(1..=dim).contains(&n)
+        {
+            let (expected, found) = (format!("1 to {dim}, the model's"), n.to_string());
+            return Err(Error::Option { name: "dimensions", expected, found });
+        }
+        let prefill = Prefill::new(model, Until::Hidden, options.max_step_tokens, options.max_context)?;
+        Ok(Self { prefill, options })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.prefill.model()
+    }
+
+    /// Width of the vectors.
+    pub fn dim(&self) -> usize {
+        self.options.dimensions.unwrap_or(self.model().config().dim)
+    }
+
+    /// One vector `[dim]` for each text, in their order; with [`Pooling::None`] one `[n_tokens, dim]`.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`], [`Error::EmptyPrompt`], [`Error::TooLong`], the device's.
+    pub fn embed(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>> {
+        self.embed_with("", texts)
+    }
+
+    /// The same with an instruction in front of every text, as embedding models want it in front of queries.
+    ///
+    /// # Errors
+    /// As [`Embedder::embed`].
+    pub fn embed_with(&self, instruction: &str, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>> {
+        let mut all = vec![];
+        let mut n_excluded = vec![];
+        let prefix = self.ids(instruction, "")?;
+        for text in texts {
+            let mut ids = self.ids(instruction, text.as_ref())?;
+            // Where the text's first letters join a token of the instruction, that token is the text's.
+            let n_prefix = ids.iter().zip(&prefix).take_while(|(a, b)| a == b).count();
+            n_excluded.push(if self.options.exclude_instruction { n_prefix } else { 0 });
+            if self.options.eos {
+                ids.extend(self.model().eos().first());
+            }
+            all.push(ids);
+        }
+        self.embed_ids(&all, &n_excluded)
+    }
+
+    /// BOS if wanted, the instruction and the text, as ids.
+    fn ids(&self, instruction: &str, text: &str) -> Result<Vec<u32>> {
+        let tokenizer = self.model().tokenizer()?;
+        let mut ids: Vec<u32> = tokenizer.bos().filter(|_| self.options.bos).into_iter().collect();
+        if !instruction.is_empty() || !text.is_empty() {
+            ids.extend(tokenizer.encode_plain(&format!("{instruction}{text}"))?);
+        }
+        Ok(ids)
+    }
+
+    /// Vectors of token ids, as they are; the first `n_excluded` tokens of each are left out of the pooling.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`] also when nothing is left to pool; [`Error::TokenId`], [`Error::TooLong`], the device's.
+    ///
+    /// # Panics
+    /// When the two slices differ in length.
+    pub fn embed_ids(&self, texts: &[Vec<u32>], n_excluded: &[usize]) -> Result<Vec<Vec<f32>>> {
+        assert_eq!(texts.len(), n_excluded.len(), "embed_ids: texts, exclusions");
+        if texts.iter().zip(n_excluded).any(|(ids, &n)| n >= ids.len()) {
+            return Err(Error::EmptyPrompt);
+        }
+        let (dim, pooling) = (self.model().config().dim, self.options.pooling);
+        let mut vectors: Vec<Vec<f64>> = vec![vec![]; texts.len()];
+        self.prefill.each_row(texts, &mut |text, pos, row| {
+            let vector = &mut vectors[text];
+            let weight = match pooling {
+                _ if pos < n_excluded[text] => return,
+                Pooling::None => return vector.extend(row.iter().map(|&x| f64::from(x))),
+                Pooling::Last if pos + 1 < texts[text].len() => return,
+                Pooling::Last | Pooling::Mean => 1.0,
+                Pooling::WeightedMean => (pos + 1) as f64,
+            };
+            vector.resize(dim, 0.0);
+            vector.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+        })?;
+        let sizes = texts.iter().zip(n_excluded).map(|(ids, &n)| (n, ids.len()));
+        Ok(vectors.iter().zip(sizes).map(|(vector, (from, to))| self.finish(vector, from, to)).collect())
+    }
+
+    /// Sum to mean, fewer dimensions, length 1: of each row, over the pooled positions `from..to`.
+    fn finish(&self, rows: &[f64], from: usize, to: usize) -> Vec<f32> {
+        let total = match self.options.pooling {
+            Pooling::Last | Pooling::None => 1.0,
+            Pooling::Mean => (to - from) as f64,
+            Pooling::WeightedMean => (from + 1..=to).sum::<usize>() as f64,
+        };
+        let finish_row = |row: &[f64]| {
+            let row = &row[..self.dim()];
+            let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let scale = if self.options.normalize && length > 0.0 { length } else { total };
+            row.iter().map(|x| (x / scale) as f32).collect::<Vec<_>>()
+        };
+        rows.chunks_exact(self.model().config().dim).flat_map(finish_row).collect()
+    }
+}
+
+impl std::fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedder").field("model", self.model()).field("options", &self.options).finish()
+    }
+}

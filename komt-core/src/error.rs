@@ -1,0 +1,184 @@
+//! [`Error`]: everything from outside that can go wrong.
+
+use std::path::PathBuf;
+
+/// What went wrong: each variant names the thing, what was expected and what was found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A JSON file is not JSON, or not of the expected form.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A field of a configuration file is missing or wrong.
+    #[error("{}: `{field}`: expected {expected}, found {found}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The configuration asks for something that the forward pass does not compute.
+    #[error("{}: `{field}` is {found}: only {supported} is computed", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What it asks for.
+        found: String,
+        /// What there is.
+        supported: String,
+    },
+    /// A weights file is damaged or not of the safetensors format.
+    #[error("{}: not a safetensors file: {reason}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The index of a sharded model disagrees with its shards.
+    #[error("{}: tensor `{tensor}`: expected {expected}, found {found}", path.display())]
+    Shards {
+        /// The index, or the shard.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Where it must be.
+        expected: String,
+        /// Where it is.
+        found: String,
+    },
+    /// The files have other tensors than the configuration needs.
+    #[error("{}: tensors missing: {missing:?}; tensors that nothing uses: {unknown:?}", dir.display())]
+    Tensors {
+        /// The model's directory.
+        dir: PathBuf,
+        /// Names that the configuration needs and no file has.
+        missing: Vec<String>,
+        /// Names that a file has and the configuration does not need.
+        unknown: Vec<String>,
+    },
+    /// A tensor has another shape than the configuration needs.
+    #[error("tensor `{tensor}`: shape {found:?} in the file, the configuration needs {expected:?}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// From the configuration.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A tensor's numbers are of a type that is not read, or differ from those it is packed with.
+    #[error("tensor `{tensor}`: element type {found}, expected {expected}")]
+    ElementType {
+        /// The tensor.
+        tensor: String,
+        /// What is read.
+        expected: String,
+        /// In the file.
+        found: String,
+    },
+    /// The tokenizer has ids that the model does not know.
+    #[error("the tokenizer has {tokenizer} ids, the model's vocabulary {model}")]
+    Vocabulary {
+        /// Ids of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the embedding.
+        model: usize,
+    },
+    /// Text was given to a model whose directory has no tokenizer.
+    #[error("{}: no tokenizer.json: only token ids can be used", dir.display())]
+    NoTokenizer {
+        /// The model's directory.
+        dir: PathBuf,
+    },
+    /// The memory plan exceeds what is there. Nothing was allocated.
+    #[error("{what}: {needed_bytes} bytes needed, {available_bytes} available")]
+    NotEnoughMemory {
+        /// What the memory is for.
+        what: &'static str,
+        /// The plan.
+        needed_bytes: u64,
+        /// What the device says, or the limit that was set.
+        available_bytes: u64,
+    },
+    /// A prompt or text of no tokens.
+    #[error("the prompt is empty: expected at least one token")]
+    EmptyPrompt,
+    /// A prompt, with what is cached before it, exceeds the context.
+    #[error("{tokens} tokens of prompt and conversation: expected {max} at most")]
+    TooLong {
+        /// Tokens in all.
+        tokens: usize,
+        /// The longest that there is room for.
+        max: usize,
+    },
+    /// A token id that the model does not know.
+    #[error("token id {id}: the vocabulary has {vocab_size} ids")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Ids that there are.
+        vocab_size: usize,
+    },
+    /// An option that makes no sense.
+    #[error("option `{name}`: expected {expected}, found {found}")]
+    Option {
+        /// The option.
+        name: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A sequence that the engine does not have, or no longer.
+    #[error("sequence {seq} is not known: it was never opened, or is closed")]
+    UnknownSequence {
+        /// The sequence.
+        seq: u64,
+    },
+    /// A turn was started on a sequence that still generates.
+    #[error("sequence {seq} is still generating: expected its turn to have ended")]
+    Busy {
+        /// The sequence.
+        seq: u64,
+    },
+    /// A download from the hub failed.
+    #[error("hub: {repo}: {reason}")]
+    Hub {
+        /// The repository.
+        repo: String,
+        /// Why, and what can be done.
+        reason: String,
+    },
+    /// A device's error.
+    #[error(transparent)]
+    Device(#[from] komt_kernels::Error),
+    /// A tokenizer's or template's error.
+    #[error(transparent)]
+    Tokenize(#[from] komt_tokenize::Error),
+    /// A sampler's error: an invalid option, or logits that are not numbers.
+    #[error(transparent)]
+    Sample(#[from] komt_sample::Error),
+}
+
+/// Results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,173 @@
+//! [`TensorFiles`]: the safetensors files of a model directory, memory-mapped.
+
+use crate::{Error, Result};
+use komt_kernels::WeightFormat;
+use memmap2::{Mmap, UncheckedAdvice};
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// All tensors of a model, in one file or in the shards of an index.
+pub(crate) struct TensorFiles {
+    pub dir: PathBuf,
+    shards: Vec<Mmap>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+struct Tensor {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>, // in the shard
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl TensorFiles {
+    /// Maps the files of `dir` and reads their headers. A file must not be changed while it is mapped.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let mut files = TensorFiles { dir: dir.into(), shards: vec![], tensors: BTreeMap::new() };
+        if dir.join(SINGLE).exists() || !dir.join(INDEX).exists() {
+            files.add(&dir.join(SINGLE))?;
+            return Ok(files);
+        }
+        let path = dir.join(INDEX);
+        let text = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+        let index: Index =
+            serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
+        let names: BTreeSet<&String> = index.weight_map.values().collect();
+        let mut shard_names = vec![];
+        for name in names {
+            if Path::new(name).file_name().is_none_or(|file| file != name.as_str()) {
+                let expected = "the name of a file beside the index".into();
+                let tensor =
+                    index.weight_map.iter().find(|(_, file)| *file == name).map(|(tensor, _)| tensor);
+                let tensor = tensor.cloned().unwrap_or_default();
+                return Err(Error::Shards { path, tensor, expected, found: format!("`{name}`") });
+            }
+            files.add(&dir.join(name))?;
+            shard_names.push(name.clone());
+        }
+        files.compare(&path, &index, &shard_names)?;
+        Ok(files)
+    }
+
+    /// The index and the shards must say the same.
+    fn compare(&self, path: &Path, index: &Index, shards: &[String]) -> Result<()> {
+        let error = |tensor: &str, expected: &str, found: &str| Error::Shards {
+            path: path.into(),
+            tensor: tensor.into(),
+            expected: expected.into(),
+            found: found.into(),
+        };
+        for (name, shard) in &index.weight_map {
+            match self.tensors.get(name) {
+                None => return Err(error(name, &format!("it in {shard}"), "it in no shard")),
+                Some(tensor) if shards[tensor.shard] != *shard => {
+                    return Err(error(
+                        name,
+                        &format!("it in {shard}"),
+                        &format!("it in {}", shards[tensor.shard]),
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        match self.tensors.iter().find(|(name, _)| !index.weight_map.contains_key(*name)) {
+            Some((name, tensor)) => {
+                Err(error(name, "it in the index", &format!("it only in {}", shards[tensor.shard])))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Maps one file and takes in its tensors.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let file = std::fs::File::open(path).map_err(|source| Error::File { path: path.into(), source })?;
+        // SAFETY: the mapping is read-only; that nobody changes the file while it is mapped is the documented condition
+        // of loading, as everywhere where weights are mapped.
+        let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::File { path: path.into(), source })?;
+        // The crate checks the header: its length, its JSON, and that the tensors fill the file without gaps or overlaps.
+        let (header_len, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|error| Error::Weights { path: path.into(), reason: error.to_string() })?;
+        let start = 8 + header_len; // after the length of the header and the header
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            let bytes = start + from..start + to;
+            if bytes.end > map.len() {
+                let reason = format!("tensor `{name}` ends at byte {} of {}", bytes.end, map.len());
+                return Err(Error::Weights { path: path.into(), reason });
+            }
+            let tensor =
+                Tensor { shard: self.shards.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                let (expected, found) = ("it in one shard".into(), "it in two".into());
+                return Err(Error::Shards { path: path.into(), tensor: name, expected, found });
+            }
+        }
+        self.shards.push(map);
+        Ok(())
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors.values().map(|tensor| tensor.bytes.len() as u64).sum()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Bytes and format of a tensor that must have this shape.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<(&[u8], WeightFormat)> {
+        let format = self.format(name, shape)?;
+        let tensor = &self.tensors[name];
+        Ok((&self.shards[tensor.shard][tensor.bytes.clone()], format))
+    }
+
+    /// Format of a tensor that must have this shape.
+    pub fn format(&self, name: &str, shape: &[usize]) -> Result<WeightFormat> {
+        let Some(tensor) = self.tensors.get(name) else {
+            return Err(Error::Tensors {
+                dir: self.dir.clone(),
+                missing: vec![name.into()],
+                unknown: vec![],
+            });
+        };
+        if tensor.shape != shape {
+            return Err(Error::Shape {
+                tensor: name.into(),
+                expected: shape.into(),
+                found: tensor.shape.clone(),
+            });
+        }
+        match tensor.dtype {
+            Dtype::F32 => Ok(WeightFormat::F32),
+            Dtype::F16 => Ok(WeightFormat::F16),
+            Dtype::BF16 => Ok(WeightFormat::Bf16),
+            other => Err(Error::ElementType {
+                tensor: name.into(),
+                expected: "F32, F16 or BF16".into(),
+                found: format!("{other:?}"),
+            }),
+        }
+    }
+
+    /// Gives the mapped pages of a tensor back: it was copied, and will be read from the file if asked for again.
+    pub fn release(&self, name: &str) {
+        let Some(Tensor { shard, bytes, .. }) = self.tensors.get(name) else { return };
+        // SAFETY: the mapping is of a file and read-only, so what is dropped comes back unchanged when it is read.
+        // Failure only means that the pages stay.
+        let _ = unsafe {
+            self.shards[*shard].unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len())
+        };
+    }
+}

@@ -1,0 +1,346 @@
+//! [`Model`]: a model directory, loaded.
+
+use crate::config::generation_config;
+use crate::files::TensorFiles;
+use crate::model::Mistral;
+use crate::runner::{Capacity, Run, Runner};
+use crate::{Config, EngineOptions, Error, GenerateOptions, Result, weights};
+use komt_kernels::{Backend, Cpu, CpuOptions};
+use komt_tokenize::Tokenizer;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// The best that is there.
+    Auto,
+    /// The CPU, as the options say.
+    Cpu(CpuOptions),
+}
+
+/// What memory a model will take, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryPlan {
+    /// The weights, as the backend keeps them.
+    pub weights_bytes: u64,
+    /// The KV cache, for one token.
+    pub kv_bytes_per_token: u64,
+    /// The KV cache of one sequence at its longest: the window and a chunk, or the context.
+    pub kv_bytes_per_seq: u64,
+    /// The KV cache of an engine.
+    pub kv_bytes: u64,
+    /// Activations, logits and step plans of an engine.
+    pub scratch_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// Weights, KV cache and scratch of one engine.
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes + self.kv_bytes + self.scratch_bytes
+    }
+}
+
+impl std::fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+        write!(
+            f,
+            "weights {:.1} MiB, KV cache {:.1} MiB ({} bytes a token, {:.1} MiB a sequence at most), scratch {:.1} MiB: {:.1} MiB",
+            mib(self.weights_bytes),
+            mib(self.kv_bytes),
+            self.kv_bytes_per_token,
+            mib(self.kv_bytes_per_seq),
+            mib(self.scratch_bytes),
+            mib(self.total_bytes())
+        )
+    }
+}
+
+/// How far loading is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// A file is coming from the hub.
+    Download {
+        /// Its name.
+        file: &'a str,
+        /// Bytes that are there.
+        done_bytes: u64,
+        /// Its size.
+        total_bytes: u64,
+    },
+    /// What will be allocated; nothing has been yet.
+    Plan(MemoryPlan),
+    /// Tensors are being loaded.
+    Weights {
+        /// The tensor that was just loaded.
+        tensor: &'a str,
+        /// Bytes loaded.
+        done_bytes: u64,
+        /// Bytes to load.
+        total_bytes: u64,
+    },
+}
+
+type OnProgress = Box<dyn FnMut(Progress<'_>)>;
+
+/// How a model is loaded.
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Where it is to run.
+    pub device: Device,
+    /// The most memory that the weights may take; `None`: what the device says is available.
+    pub memory_limit_bytes: Option<u64>,
+    on_progress: Option<OnProgress>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Auto, memory_limit_bytes: None, on_progress: None }
+    }
+}
+
+impl LoadOptions {
+    /// On this device.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// With this limit to the memory of weights and engines.
+    pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
+        self.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// Telling `f` how far it is.
+    pub fn on_progress(mut self, f: impl FnMut(Progress<'_>) + 'static) -> Self {
+        self.on_progress = Some(Box::new(f));
+        self
+    }
+
+    fn tell(&mut self, progress: Progress<'_>) {
+        if let Some(f) = &mut self.on_progress {
+            f(progress);
+        }
+    }
+}
+
+/// A model: configuration, tokenizer, and weights on a device. Cloning is cheap; clones share the weights, also across
+/// threads.
+///
+/// ```
+/// use komt_core::{LoadOptions, Model};
+/// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo-model");
+/// let model = Model::load(dir, LoadOptions::default())?;
+/// assert_eq!(model.config().head_dim, 64);
+/// # Ok::<(), komt_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    config: Config,
+    tokenizer: Option<Tokenizer>,
+    eos: Vec<u32>,
+    options: GenerateOptions,
+    weights_bytes: u64,
+    memory_limit_bytes: Option<u64>,
+    on_device: Box<dyn OnDevice>,
+}
+
+/// Weights on some backend: what makes runners.
+trait OnDevice: Send + Sync {
+    fn runner(&self, capacity: Capacity) -> Result<Box<dyn Run>>;
+    fn device_name(&self) -> String;
+    fn available_bytes(&self) -> Option<u64>;
+    fn plan(&self, config: &Config, weights_bytes: u64, options: &EngineOptions) -> MemoryPlan;
+}
+
+struct Loaded<B: Backend> {
+    backend: B,
+    weights: Arc<Mistral<B>>,
+}
+
+impl<B: Backend + Clone + Sync> OnDevice for Loaded<B> {
+    fn runner(&self, capacity: Capacity) -> Result<Box<dyn Run>> {
+        Ok(Box::new(Runner::new(self.backend.clone(), self.weights.clone(), capacity)?))
+    }
+    fn device_name(&self) -> String {
+        self.backend.device_name()
+    }
+    fn available_bytes(&self) -> Option<u64> {
+        self.backend.available_bytes()
+    }
+    fn plan(&self, config: &Config, weights_bytes: u64, options: &EngineOptions) -> MemoryPlan {
+        plan::<B>(config, weights_bytes, options)
+    }
+}
+
+fn plan<B: Backend>(config: &Config, weights_bytes: u64, options: &EngineOptions) -> MemoryPlan {
+    let capacity = options.capacity(config);
+    let kv_bytes_per_token = Runner::<B>::kv_bytes_per_token(config);
+    let pages = |n: usize| kv_bytes_per_token * (n * komt_cache::PAGE) as u64;
+    MemoryPlan {
+        weights_bytes,
+        kv_bytes_per_token,
+        kv_bytes_per_seq: pages(capacity.table_len),
+        kv_bytes: pages(capacity.n_pages),
+        scratch_bytes: Runner::<B>::scratch_bytes(config, capacity),
+    }
+}
+
+impl Model {
+    /// Loads a Hugging Face directory: `config.json`, `model.safetensors` or a sharded index, and where they are there
+    /// `generation_config.json` and the tokenizer's files. Weights keep their type (f32, f16 or bf16).
+    ///
+    /// The files are memory-mapped and must not be changed while they are read.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files, by name; [`Error::NotEnoughMemory`] before anything is allocated.
+    pub fn load(dir: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
+        let cpu = match options.device {
+            Device::Auto => Cpu::new()?,
+            Device::Cpu(cpu) => Cpu::with(cpu)?,
+        };
+        Self::load_on(cpu, dir, options)
+    }
+
+    /// Loads from the Hugging Face hub, through its cache.
+    ///
+    /// # Errors
+    /// [`Error::Hub`], and those of [`Model::load`].
+    #[cfg(feature = "hub")]
+    pub fn from_hub(repo: &str, hub: &crate::HubOptions, mut options: LoadOptions) -> Result<Self> {
+        let dir = crate::hub::fetch(repo, hub, &mut |file, done_bytes, total_bytes| {
+            options.tell(Progress::Download { file, done_bytes, total_bytes });
+        })?;
+        Self::load(dir, options)
+    }
+
+    /// Loads onto a backend of one's own; `options.device` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_on<B: Backend + Clone + Sync>(
+        mut backend: B,
+        dir: impl AsRef<Path>,
+        mut options: LoadOptions,
+    ) -> Result<Self> {
+        let dir = dir.as_ref();
+        let config = Config::from_file(&dir.join("config.json"))?;
+        let tokenizer = dir.join("tokenizer.json").exists().then(|| Tokenizer::from_dir(dir)).transpose()?;
+        check_vocabulary(&config, tokenizer.as_ref())?;
+        let (generation_eos, defaults) =
+            generation_config(&dir.join("generation_config.json"))?.unwrap_or_default();
+        defaults.check(config.vocab_size)?;
+        let files = TensorFiles::open(dir)?;
+        let weights_bytes = weights::check(&backend, &config, &files)?;
+        options.tell(Progress::Plan(plan::<B>(&config, weights_bytes, &EngineOptions::default())));
+        let available = options.memory_limit_bytes.or_else(|| backend.available_bytes());
+        enough("weights", weights_bytes, available)?;
+        let total_bytes = files.total_bytes();
+        let weights = weights::load(&mut backend, &config, &files, &mut |tensor, done_bytes| {
+            options.tell(Progress::Weights { tensor, done_bytes, total_bytes });
+        })?;
+        let eos = [generation_eos, config.eos.clone(), tokenizer.iter().filter_map(Tokenizer::eos).collect()]
+            .into_iter()
+            .find(|ids| !ids.is_empty())
+            .unwrap_or_default();
+        let on_device = Box::new(Loaded { backend, weights: Arc::new(weights) });
+        let inner = Inner {
+            dir: dir.into(),
+            config,
+            tokenizer,
+            eos,
+            options: defaults,
+            weights_bytes,
+            memory_limit_bytes: options.memory_limit_bytes,
+            on_device,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The directory that the model came from.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The tokenizer that lies beside the weights.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] when none does.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.inner.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { dir: self.inner.dir.clone() })
+    }
+
+    /// Ids that end an answer: of `generation_config.json`, else of `config.json`, else of the tokenizer.
+    pub fn eos(&self) -> &[u32] {
+        &self.inner.eos
+    }
+
+    /// What `generation_config.json` says of generating; greedy where it says nothing.
+    pub fn generate_options(&self) -> GenerateOptions {
+        self.inner.options.clone()
+    }
+
+    /// The device in words.
+    pub fn device_name(&self) -> String {
+        self.inner.on_device.device_name()
+    }
+
+    /// What an engine with these options will take.
+    pub fn memory_plan(&self, options: &EngineOptions) -> MemoryPlan {
+        self.inner.on_device.plan(&self.inner.config, self.inner.weights_bytes, options)
+    }
+
+    /// A runner with this capacity, when there is memory for it.
+    pub(crate) fn runner(&self, capacity: Capacity, plan: MemoryPlan) -> Result<Box<dyn Run>> {
+        let limit = self.inner.memory_limit_bytes.map(|limit| limit.saturating_sub(self.inner.weights_bytes));
+        let available = limit.or_else(|| self.inner.on_device.available_bytes());
+        enough("KV cache and scratch", plan.kv_bytes + plan.scratch_bytes, available)?;
+        self.inner.on_device.runner(capacity)
+    }
+
+    /// Ids that the vocabulary has, and at least one.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let vocab_size = self.inner.config.vocab_size;
+        match ids.iter().find(|&&id| id as usize >= vocab_size) {
+            _ if ids.is_empty() => Err(Error::EmptyPrompt),
+            Some(&id) => Err(Error::TokenId { id, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("dir", &self.inner.dir).field("device", &self.device_name()).finish()
+    }
+}
+
+/// The tokenizer may have fewer ids than the model (padded tables are common), never more.
+fn check_vocabulary(config: &Config, tokenizer: Option<&Tokenizer>) -> Result<()> {
+    let (tokenizer, model) = (tokenizer.map_or(0, Tokenizer::vocab_size), config.vocab_size);
+    if tokenizer > model { Err(Error::Vocabulary { tokenizer, model }) } else { Ok(()) }
+}
+
+fn enough(what: &'static str, needed_bytes: u64, available: Option<u64>) -> Result<()> {
+    match available {
+        Some(available_bytes) if needed_bytes > available_bytes => {
+            Err(Error::NotEnoughMemory { what, needed_bytes, available_bytes })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,122 @@
+//! [`Prefill`]: whole texts through the model, packed into steps without padding. Embeddings and scores are made of it.
+
+use crate::runner::{Capacity, Run, Until};
+use crate::{Error, Model, Result};
+use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
+use std::sync::{Mutex, PoisonError};
+
+/// Texts in one step at most: the page tables of a step are made for them.
+const MAX_SEQS: usize = 64;
+
+/// Runs texts and shows every row of the result.
+pub(crate) struct Prefill {
+    model: Model,
+    max_context: usize,
+    until: Until,
+    state: Mutex<State>,
+}
+
+struct State {
+    run: Box<dyn Run>,
+    pool: PagePool,
+    plan: StepPlan,
+}
+
+/// A part of a text in a step.
+struct Part {
+    text: usize,
+    start: usize,
+    len: usize,
+}
+
+impl Prefill {
+    /// For steps of up to `max_step_tokens` and texts of up to `max_context` tokens (`None`: as an engine's).
+    pub fn new(
+        model: &Model,
+        until: Until,
+        max_step_tokens: usize,
+        max_context: Option<usize>,
+    ) -> Result<Self> {
+        let mut options = crate::EngineOptions::default().max_seqs(MAX_SEQS).max_step_tokens(max_step_tokens);
+        options.max_context = max_context;
+        let max_context = options.context(model.config());
+        // Room for one text that goes on over many steps, and for the short ones behind it.
+        let table_len = ring_len(model.config().window, max_step_tokens, max_context);
+        let n_pages = table_len + max_step_tokens.div_ceil(PAGE) + MAX_SEQS;
+        options.kv_tokens = Some(n_pages * PAGE);
+        options.check(model.config())?;
+        let mut capacity = options.capacity(model.config());
+        if until == Until::Logits {
+            capacity.max_logits = capacity.max_tokens;
+        }
+        let run = model.runner(capacity, model.memory_plan(&options))?;
+        let state = State { run, pool: PagePool::new(n_pages), plan: StepPlan::new(table_len) };
+        Ok(Self { model: model.clone(), max_context, until, state: Mutex::new(state) })
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Runs `texts` (ids) and calls `visit(text, position, row)` for every token, in order. A row is `[dim]` or
+    /// `[vocab_size]`.
+    pub fn each_row(&self, texts: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+        for ids in texts {
+            self.model.check_ids(ids)?;
+            if ids.len() > self.max_context {
+                return Err(Error::TooLong { tokens: ids.len(), max: self.max_context });
+            }
+        }
+        let state = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let table_len = state.plan.table_len();
+        // Every call starts with all pages free, whatever became of the last one.
+        state.pool = PagePool::new(state.pool.n_pages());
+        let width = match self.until {
+            Until::Hidden => self.model.config().dim,
+            Until::Logits => self.model.config().vocab_size,
+        };
+        let (mut text, mut table) = (0, PageTable::new(table_len));
+        while text < texts.len() {
+            let (parts, mut finished) = state.fill(texts, &mut text, &mut table, self.until);
+            let rows = state.run.run(&mut state.plan, self.until)?;
+            let positions =
+                parts.iter().flat_map(|part| (part.start..part.start + part.len).map(|pos| (part.text, pos)));
+            for ((text, pos), row) in positions.zip(rows.chunks_exact(width)) {
+                visit(text, pos, row);
+            }
+            finished.iter_mut().for_each(|table| table.clear(&mut state.pool));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Fills the plan with the rest of the current text and as much as fits of those behind it. Returns the parts, and the
+    /// tables of the texts that end in this step.
+    fn fill(
+        &mut self,
+        texts: &[Vec<u32>],
+        text: &mut usize,
+        table: &mut PageTable,
+        until: Until,
+    ) -> (Vec<Part>, Vec<PageTable>) {
+        let Capacity { max_tokens, max_seqs, table_len, .. } = self.run.capacity();
+        let logits = if until == Until::Logits { Logits::All } else { Logits::None };
+        let (mut parts, mut finished) = (vec![], vec![]);
+        self.plan.clear();
+        while *text < texts.len() && parts.len() < max_seqs && self.plan.n_tokens() < max_tokens {
+            let (ids, start) = (&texts[*text], table.len());
+            let len = (ids.len() - start).min(max_tokens - self.plan.n_tokens());
+            table
+                .extend(&mut self.pool, len)
+                .expect("there are pages for one long text and a step of short ones");
+            self.plan.push(table, start, &ids[start..start + len], logits);
+            parts.push(Part { text: *text, start, len });
+            if start + len == ids.len() {
+                finished.push(std::mem::replace(table, PageTable::new(table_len)));
+                *text += 1;
+            }
+        }
+        (parts, finished)
+    }
+}

@@ -1,0 +1,87 @@
+//! [`Scorer`]: how likely a text is.
+
+use crate::prefill::Prefill;
+use crate::runner::Until;
+use crate::{Model, Result};
+use komt_sample::log_sum_exp;
+
+/// How likely the tokens of a text are, each after those before it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Score {
+    /// The tokens, BOS included.
+    pub ids: Vec<u32>,
+    /// ln p of `ids[1..]`: nothing predicts the first token.
+    pub logprobs: Vec<f64>,
+}
+
+impl Score {
+    /// ln p of the whole text after its first token.
+    pub fn logprob(&self) -> f64 {
+        self.logprobs.iter().sum()
+    }
+
+    /// e^(-mean ln p); `None` for a text of one token.
+    pub fn perplexity(&self) -> Option<f64> {
+        (!self.logprobs.is_empty()).then(|| (-self.logprob() / self.logprobs.len() as f64).exp())
+    }
+}
+
+/// Scores texts. It takes `&self` and can be shared by threads, which then wait for each other.
+///
+/// ```
+/// use komt_core::{LoadOptions, Model, Scorer};
+/// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../demo-model");
+/// let model = Model::load(dir, LoadOptions::default())?;
+/// let score = Scorer::new(&model, None)?.score("제주도는 섬입니다.")?;
+/// assert_eq!(score.logprobs.len(), score.ids.len() - 1);
+/// assert!(score.perplexity().unwrap() > 1.0);
+/// # Ok::<(), komt_core::Error>(())
+/// ```
+pub struct Scorer {
+    prefill: Prefill,
+}
+
+impl Scorer {
+    /// A scorer for texts of up to `max_context` tokens; `None`: as `EngineOptions::max_context`.
+    ///
+    /// # Errors
+    /// `Error::Option`, `Error::NotEnoughMemory`.
+    pub fn new(model: &Model, max_context: Option<usize>) -> Result<Self> {
+        // Every row has logits: 128 rows of 32,000 are 16 MiB.
+        const MAX_STEP_TOKENS: usize = 128;
+        Ok(Self { prefill: Prefill::new(model, Until::Logits, MAX_STEP_TOKENS, max_context)? })
+    }
+
+    /// Scores a text, with BOS in front where the tokenizer has one.
+    ///
+    /// # Errors
+    /// `Error::NoTokenizer`, `Error::EmptyPrompt`, `Error::TooLong`, the device's.
+    pub fn score(&self, text: &str) -> Result<Score> {
+        self.score_ids(self.prefill.model().tokenizer()?.encode_with_bos(text)?)
+    }
+
+    /// Scores token ids, as they are.
+    ///
+    /// # Errors
+    /// `Error::EmptyPrompt`, `Error::TokenId`, `Error::TooLong`, the device's.
+    pub fn score_ids(&self, ids: Vec<u32>) -> Result<Score> {
+        let mut logprobs = vec![];
+        let texts = [ids];
+        self.prefill.each_row(&texts, &mut |_, pos, logits| {
+            if let Some(&next) = texts[0].get(pos + 1) {
+                logprobs.push(f64::from(logits[next as usize]) - log_sum_exp(logits));
+            }
+        })?;
+        let [ids] = texts;
+        Ok(Score { ids, logprobs })
+    }
+
+    /// The logits of every position, `[n_tokens, vocab_size]`, shown row by row.
+    ///
+    /// # Errors
+    /// As [`Scorer::score_ids`].
+    pub fn each_logits(&self, ids: Vec<u32>, mut visit: impl FnMut(usize, &[f32])) -> Result<()> {
+        self.prefill.each_row(&[ids], &mut |_, pos, logits| visit(pos, logits))
+    }
+}
