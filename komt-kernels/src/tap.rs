@@ -2,6 +2,7 @@
 
 use crate::{AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, Step, WeightFormat};
 use komt_cache::StepDims;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One operation that is about to run.
 #[derive(Debug)]
@@ -19,9 +20,11 @@ type Observer = Box<dyn FnMut(TapEvent<'_>) -> std::result::Result<(), String> +
 /// word in the forward pass, and makes operations fail in tests: the observer's `Err` becomes the operation's.
 ///
 /// It shares all types with `B`, so weights of one serve the other. It downloads at every `rms_norm`: not for speed.
+/// Clones share the observer.
+#[derive(Clone)]
 pub struct Tap<B> {
     inner: B,
-    observer: Observer,
+    observer: Arc<Mutex<Observer>>,
     residual: Vec<f32>,
 }
 
@@ -31,11 +34,16 @@ impl<B: Backend> Tap<B> {
         inner: B,
         observer: impl FnMut(TapEvent<'_>) -> std::result::Result<(), String> + Send + 'static,
     ) -> Self {
-        Self { inner, observer: Box::new(observer), residual: vec![] }
+        Self { inner, observer: Arc::new(Mutex::new(Box::new(observer))), residual: vec![] }
+    }
+
+    fn tell(&self, op: &'static str, residual: Option<&[f32]>) -> Result<()> {
+        let mut observer = self.observer.lock().unwrap_or_else(PoisonError::into_inner);
+        observer(TapEvent { op, residual }).map_err(|reason| Error::Stopped { op, reason })
     }
 
     fn show(&mut self, op: &'static str) -> Result<&mut B> {
-        (self.observer)(TapEvent { op, residual: None }).map_err(|reason| Error::Stopped { op, reason })?;
+        self.tell(op, None)?;
         Ok(&mut self.inner)
     }
 }
@@ -77,11 +85,9 @@ impl<B: Backend> Backend for Tap<B> {
         w: &Self::Buf<f32>,
         eps: f32,
     ) -> Result<()> {
-        let op = "rms_norm";
         self.residual.resize(x.rows * x.cols, 0.0);
         self.inner.download(&mut self.residual, &x.buf)?;
-        (self.observer)(TapEvent { op, residual: Some(&self.residual) })
-            .map_err(|reason| Error::Stopped { op, reason })?;
+        self.tell("rms_norm", Some(&self.residual))?;
         self.inner.rms_norm(out, x, w, eps)
     }
     fn matmul(
