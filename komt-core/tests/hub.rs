@@ -27,7 +27,9 @@ fn a_model_comes_from_the_hub_and_says_how_far_it_is() {
     let teller = told.clone();
     let load = LoadOptions::default().on_progress(move |progress| {
         let what = match progress {
-            Progress::Download { file, done_bytes, total_bytes } if done_bytes == total_bytes => file.to_owned(),
+            Progress::Download { file, done_bytes, total_bytes } if done_bytes == total_bytes => {
+                file.to_owned()
+            }
             Progress::Plan(_) => "the plan".into(),
             _ => return,
         };
