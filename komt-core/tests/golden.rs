@@ -1,5 +1,5 @@
 //! Against transformers in float32, eager attention: logits of every position, hidden states of every layer, embeddings,
-//! greedy tokens. The scalar reference and the fastest path of this machine both.
+//! greedy tokens. On the scalar reference and on every other path of this machine.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -151,30 +151,30 @@ fn generate(model: &Model, ids: &[u32], n: usize) -> Vec<u32> {
     got
 }
 
-fn check_both(name: &str) {
-    for isa in [Isa::Scalar, Isa::detect()] {
+fn check_all(name: &str) {
+    for isa in Isa::available() {
         check(name, &models().join(name), isa, usize::MAX);
     }
 }
 
 #[test]
 fn f32_weights_and_a_window() {
-    check_both("tiny_base");
+    check_all("tiny_base");
 }
 
 #[test]
 fn tied_embeddings_and_no_window() {
-    check_both("tiny_nowindow");
+    check_all("tiny_nowindow");
 }
 
 #[test]
 fn shards_and_their_index() {
-    check_both("tiny_sharded");
+    check_all("tiny_sharded");
 }
 
 #[test]
 fn a_vocabulary_of_32_000() {
-    check_both("tiny_v32k");
+    check_all("tiny_v32k");
 }
 
 /// bf16 weights against a float32 run of the same weights. head64 has windows W - 1, W, W + 1 and 2 W + 1 for prompts of
@@ -182,18 +182,18 @@ fn a_vocabulary_of_32_000() {
 #[test]
 fn bf16_weights_and_heads_of_64_96_and_128_and_the_edges_of_a_window() {
     for name in ["head64", "head96", "head128", "tiny_head128"] {
-        check_both(name);
+        check_all(name);
     }
 }
 
 #[test]
 fn f16_weights_and_a_transformers_5_config() {
-    check_both("head64_f16");
+    check_all("head64_f16");
 }
 
 #[test]
 fn a_llama_of_the_same_graph() {
-    check_both("llama_tiny");
+    check_all("llama_tiny");
 }
 
 /// Prompts of 4,095 to 8,200 tokens across a window of 4,096, in chunks. The reference, on one thread, takes those up to

@@ -17,34 +17,29 @@ pub fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo-model")
 }
 
-/// Weights that the repository does not have: from `variable`, or `default` under the workspace. `None` after saying
-/// loudly that the test is skipped; a failure when `KOMT_REQUIRE_...` is set.
-pub fn external(variable: &str, default: &str, how: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable)
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(default), PathBuf::from);
-    if path.exists() {
+/// What the repository does not have: the directory that `variable` names, or `default`. `None` after saying loudly that
+/// the test is skipped; a failure when `KOMT_REQUIRE_...` is set.
+fn external(variable: &str, default: Option<PathBuf>, how: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from).or(default);
+    if let Some(path) = path.filter(|path| path.exists()) {
         return Some(path);
     }
-    let require = format!("KOMT_REQUIRE_{}", variable.trim_start_matches("KOMT_"));
-    assert!(
-        std::env::var_os(&require).is_none(),
-        "{require} is set, and {} is not there: {how}",
-        path.display()
-    );
-    eprintln!("\n*** SKIPPED: {} is not there: {how} ***\n", path.display());
+    let require = variable.replace("KOMT_", "KOMT_REQUIRE_");
+    assert!(std::env::var_os(&require).is_none(), "{require} is set, but the files are not there: {how}");
+    eprintln!("\n*** SKIPPED: {how} ***\n");
     None
 }
 
 /// The stories260K model, of the fixtures.
 pub fn stories260k() -> Option<PathBuf> {
-    let fixtures =
-        external("KOMT_FIXTURES", "../shared/fixtures", "set KOMT_FIXTURES to the directory of fixtures")?;
+    let fixtures = external("KOMT_FIXTURES", None, "set KOMT_FIXTURES to a directory with stories260k/ (testdata/SOURCES.md)")?;
     Some(fixtures.join("stories260k"))
 }
 
 /// SmolLM2-135M-Instruct, as `tools/fetch-smollm2` writes it.
 pub fn smollm2() -> Option<PathBuf> {
-    external("KOMT_SMOLLM2", "target/models/smollm2", "run tools/fetch-smollm2")
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models/smollm2");
+    external("KOMT_SMOLLM2", Some(default), "run tools/fetch-smollm2, or set KOMT_SMOLLM2 to its directory")
 }
 
 pub fn cpu(isa: Isa) -> Cpu {

@@ -1,0 +1,401 @@
+//! Whatever is wrong with files, prompts and options: an error that names the thing, what was expected and what was found.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use komt_core::{
+    EmbedOptions, Embedder, Engine, EngineOptions, Error, GenerateOptions, Isa, LoadOptions, Model, Progress,
+    SamplingParams, Scorer,
+};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use support::*;
+
+fn load_error(dir: &Path) -> Error {
+    match Model::load(dir, LoadOptions::default()) {
+        Ok(_) => panic!("{} was loaded", dir.display()),
+        Err(error) => error,
+    }
+}
+
+/// The error of a copy of `name` after `change`; its message must contain `part`.
+fn expect(name: &str, part: &str, change: impl FnOnce(&Path)) -> Error {
+    let dir = with_config(&models().join(name), |_| {});
+    change(dir.path());
+    let error = load_error(dir.path());
+    assert!(error.to_string().contains(part), "expected `{part}` in: {error}");
+    error
+}
+
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+/// Writes `model.safetensors` again with changed tensors.
+fn edit(dir: &Path, change: impl FnOnce(&mut Tensors)) {
+    let path = dir.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut list: Tensors = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    change(&mut list);
+    let views = list
+        .iter()
+        .map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+}
+
+fn tensor<'a>(tensors: &'a mut Tensors, name: &str) -> &'a mut (String, Dtype, Vec<usize>, Vec<u8>) {
+    tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap()
+}
+
+fn edit_index(dir: &Path, change: impl FnOnce(&mut Value)) {
+    let path = dir.join("model.safetensors.index.json");
+    let mut index = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut index);
+    std::fs::write(path, serde_json::to_vec(&index).unwrap()).unwrap();
+}
+
+#[test]
+fn missing_files() {
+    let error = load_error(Path::new("there/is/no/such/directory"));
+    assert!(matches!(&error, Error::File { path, .. } if path.ends_with("config.json")), "{error}");
+    let error = expect("head64", "model.safetensors", |dir| {
+        std::fs::remove_file(dir.join("model.safetensors")).unwrap()
+    });
+    assert!(matches!(error, Error::File { .. }));
+    expect("tiny_sharded", "model-00002-of-00003.safetensors", |dir| {
+        std::fs::remove_file(dir.join("model-00002-of-00003.safetensors")).unwrap();
+    });
+}
+
+#[test]
+fn truncated_and_damaged_weights_never_panic() {
+    let whole = std::fs::read(models().join("head64/model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for len in [0, 1, 7, 8, 9, 8 + header / 2, 8 + header, 9 + header, whole.len() / 2, whole.len() - 1] {
+        let error = expect("head64", "model.safetensors", |dir| {
+            std::fs::write(dir.join("model.safetensors"), &whole[..len]).unwrap();
+        });
+        assert!(matches!(error, Error::Weights { .. } | Error::File { .. }), "{len}: {error}");
+    }
+    // Every byte of the length and a sample of the header, flipped: an error, or another valid file.
+    for at in (0..8).chain((8..8 + header).step_by(13)) {
+        let dir = with_config(&models().join("head64"), |_| {});
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x15;
+        std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        let _ = Model::load(dir.path(), LoadOptions::default());
+    }
+}
+
+#[test]
+fn hostile_headers() {
+    let with_header = |json: &str, data: usize| {
+        let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(json.as_bytes());
+        bytes.extend(vec![0; data]);
+        bytes
+    };
+    let tensor = |offsets: &str, shape: &str| {
+        format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#)
+    };
+    for bytes in [
+        u64::MAX.to_le_bytes().to_vec(),
+        [u64::MAX.to_le_bytes().to_vec(), vec![b'{'; 100]].concat(),
+        (1u64 << 40).to_le_bytes().to_vec(),
+        with_header("{", 0),
+        with_header("[]", 0),
+        with_header("\u{0}\u{0}", 0),
+        with_header(&"[".repeat(100_000), 0),
+        with_header(&tensor("[0,8]", "[2]"), 4),
+        with_header(&tensor("[8,0]", "[2]"), 8),
+        with_header(&tensor("[0,8]", "[3]"), 8),
+        with_header(&tensor("[0,18446744073709551615]", "[4611686018427387904]"), 8),
+        with_header(&tensor("[0,8]", "[4294967296,4294967296,4]"), 8),
+        with_header(&tensor("[4,12]", "[2]"), 12),
+        with_header(&tensor("[-8,0]", "[2]"), 8),
+        with_header(
+            r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#,
+            12,
+        ),
+    ] {
+        let error = expect("head64", "not a safetensors file", |dir| {
+            std::fs::write(dir.join("model.safetensors"), &bytes).unwrap();
+        });
+        assert!(matches!(error, Error::Weights { .. }), "{error}");
+    }
+}
+
+#[test]
+fn shards_that_disagree_with_their_index() {
+    let q = "model.layers.0.self_attn.q_proj.weight";
+    let error = expect("tiny_sharded", "lm_head", |dir| {
+        edit_index(dir, |index| {
+            index["weight_map"]["lm_head.weight"] = json!("model-00001-of-00003.safetensors")
+        });
+    });
+    assert!(matches!(error, Error::Shards { .. }), "{error}");
+    expect("tiny_sharded", "expected it in model-00001-of-00003.safetensors, found it in no shard", |dir| {
+        edit_index(dir, |index| index["weight_map"]["ghost"] = json!("model-00001-of-00003.safetensors"));
+    });
+    expect("tiny_sharded", "expected it in the index, found it only in", |dir| {
+        edit_index(dir, |index| {
+            index["weight_map"].as_object_mut().unwrap().remove(q).unwrap();
+        });
+    });
+    for name in ["../evil.safetensors", "/etc/passwd", "", "a/../b.safetensors", ".."] {
+        expect("tiny_sharded", "expected the name of a file beside the index", |dir| {
+            edit_index(dir, |index| index["weight_map"][q] = json!(name));
+        });
+    }
+    for text in ["", "[]", r#"{"weight_map":[]}"#, r#"{"weight_map":{"a":1}}"#] {
+        let error = expect("tiny_sharded", "model.safetensors.index.json", |dir| {
+            std::fs::write(dir.join("model.safetensors.index.json"), text).unwrap();
+        });
+        assert!(matches!(error, Error::Json { .. }), "{error}");
+    }
+    expect("tiny_sharded", "expected it in one shard, found it in two", |dir| {
+        let name = |i| dir.join(format!("model-0000{i}-of-00003.safetensors"));
+        std::fs::copy(name(1), name(2)).unwrap();
+    });
+}
+
+#[test]
+fn wrong_shapes_types_and_names() {
+    let down = "model.layers.1.mlp.down_proj.weight";
+    let error = expect("head64", "shape [160, 64] in the file, the configuration needs [64, 160]", |dir| {
+        edit(dir, |tensors| tensor(tensors, down).2 = vec![160, 64]);
+    });
+    assert!(matches!(&error, Error::Shape { tensor, .. } if tensor == down), "{error}");
+    expect("head64", "element type I16, expected F32, F16 or BF16", |dir| {
+        edit(dir, |tensors| tensor(tensors, down).1 = Dtype::I16);
+    });
+    expect(
+        "head64",
+        "k_proj.weight`: element type F16, expected Bf16 as `model.layers.0.self_attn.q_proj",
+        |dir| {
+            edit(dir, |tensors| tensor(tensors, "model.layers.0.self_attn.k_proj.weight").1 = Dtype::F16);
+        },
+    );
+    expect(
+        "head64",
+        r#"missing: ["model.layers.1.mlp.down_proj.weight"]; tensors that nothing uses: ["other"]"#,
+        |dir| {
+            edit(dir, |tensors| tensor(tensors, down).0 = "other".into());
+        },
+    );
+    // A configuration of another model.
+    let error = expect("head64", "model.layers.2.", |dir| change_config(dir, "num_hidden_layers", json!(3)));
+    assert!(
+        matches!(&error, Error::Tensors { missing, unknown, .. } if missing.len() == 9 && unknown.is_empty())
+    );
+    expect("head64", "nothing uses: [\"model.layers.1.", |dir| {
+        change_config(dir, "num_hidden_layers", json!(1))
+    });
+    expect("head64", "`model.embed_tokens.weight`: shape [320, 64]", |dir| {
+        change_config(dir, "vocab_size", json!(319));
+    });
+    expect("head64", "`rope_scaling` is", |dir| {
+        change_config(dir, "rope_scaling", json!({"type": "linear", "factor": 2}))
+    });
+}
+
+fn change_config(dir: &Path, field: &str, value: Value) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config[field] = value;
+    std::fs::write(path, serde_json::to_vec(&config).unwrap()).unwrap();
+}
+
+#[test]
+fn a_tied_model_may_bring_its_output_matrix_and_old_buffers() {
+    let dir = with_config(&models().join("tiny_nowindow"), |_| {});
+    edit(dir.path(), |tensors| {
+        let (_, dtype, shape, data) = tensor(tensors, "model.embed_tokens.weight").clone();
+        tensors.push(("lm_head.weight".into(), dtype, shape, data));
+        tensors.push((
+            "model.layers.0.self_attn.rotary_emb.inv_freq".into(),
+            Dtype::F32,
+            vec![2],
+            vec![0; 8],
+        ));
+    });
+    Model::load(dir.path(), LoadOptions::default()).unwrap();
+}
+
+#[test]
+fn tokenizers_that_do_not_fit() {
+    let tokenizer = demo().join("tokenizer.json");
+    let error = expect("head64", "the tokenizer has 3072 ids, the model's vocabulary 320", |dir| {
+        std::fs::copy(&tokenizer, dir.join("tokenizer.json")).unwrap();
+    });
+    assert!(matches!(error, Error::Vocabulary { .. }));
+    let error =
+        expect("head64", "tokenizer.json", |dir| std::fs::write(dir.join("tokenizer.json"), "{").unwrap());
+    assert!(matches!(error, Error::Tokenize(_)), "{error}");
+    expect("head64", "generation_config.json: `eos_token_id`: expected a token id", |dir| {
+        std::fs::write(dir.join("generation_config.json"), r#"{"eos_token_id":"x"}"#).unwrap();
+    });
+    let model = load(&models().join("head64"), Isa::detect());
+    let embedder = Embedder::new(&model, EmbedOptions::default()).unwrap();
+    let error = embedder.embed(&["text"]).unwrap_err();
+    assert!(error.to_string().ends_with("no tokenizer.json: only token ids can be used"), "{error}");
+    let mut engine = Engine::new(&model, EngineOptions::default()).unwrap();
+    let error = engine.submit(&[1], GenerateOptions::default().stop("x")).unwrap_err();
+    assert!(matches!(error, Error::NoTokenizer { .. }));
+}
+
+#[test]
+fn special_files_are_honoured() {
+    let dir = with_config(&demo(), |_| {});
+    std::fs::write(
+        dir.path().join("generation_config.json"),
+        r#"{"eos_token_id":[2,7],"do_sample":true,"temperature":0.5,"top_p":0.9,"max_new_tokens":77}"#,
+    )
+    .unwrap();
+    let model = Model::load(dir.path(), LoadOptions::default()).unwrap();
+    let options = model.generate_options();
+    assert_eq!(model.eos(), [2, 7]);
+    assert_eq!(
+        (options.sampling.temperature, options.sampling.top_p, options.max_new_tokens),
+        (0.5, 0.9, 77)
+    );
+    assert_eq!(options.sampling.top_k, 50);
+    std::fs::remove_file(dir.path().join("generation_config.json")).unwrap();
+    change_config(dir.path(), "eos_token_id", Value::Null);
+    let model = Model::load(dir.path(), LoadOptions::default()).unwrap();
+    assert_eq!(model.eos(), [2], "the tokenizer's own");
+    assert_eq!(model.generate_options(), GenerateOptions::default());
+}
+
+#[test]
+fn prompts() {
+    let model = load(&models().join("head64"), Isa::detect());
+    let mut engine = Engine::new(&model, EngineOptions::default().max_context(32)).unwrap();
+    let options = GenerateOptions::default;
+    assert!(matches!(engine.submit(&[], options()), Err(Error::EmptyPrompt)));
+    let error = engine.submit(&[1, 320], options()).unwrap_err();
+    assert_eq!(error.to_string(), "token id 320: the vocabulary has 320 ids");
+    let error = engine.submit(&[1; 32], options()).unwrap_err();
+    assert_eq!(error.to_string(), "32 tokens of prompt and conversation: expected 31 at most");
+    assert_eq!(
+        engine.append(99, &[1], options()).unwrap_err().to_string(),
+        "sequence 99 is not known: it was never opened, or is closed"
+    );
+    engine.cancel(99);
+    engine.close(99);
+    assert!(engine.is_idle() && engine.step().unwrap().is_empty());
+    engine.submit(&[1; 31], options()).unwrap();
+
+    let embedder = Embedder::new(&model, EmbedOptions::default().max_context(8)).unwrap();
+    assert!(matches!(embedder.embed_ids(&[vec![]], &[0]), Err(Error::EmptyPrompt)));
+    assert!(matches!(embedder.embed_ids(&[vec![1, 2]], &[2]), Err(Error::EmptyPrompt)));
+    assert!(matches!(embedder.embed_ids(&[vec![1; 9]], &[0]), Err(Error::TooLong { tokens: 9, max: 8 })));
+    assert!(matches!(embedder.embed_ids(&[vec![400]], &[0]), Err(Error::TokenId { id: 400, .. })));
+    assert!(embedder.embed_ids(&[], &[]).unwrap().is_empty());
+    let scorer = Scorer::new(&model, Some(8)).unwrap();
+    assert!(matches!(scorer.score_ids(vec![]), Err(Error::EmptyPrompt)));
+    assert_eq!(scorer.score_ids(vec![3]).unwrap().perplexity(), None);
+}
+
+#[test]
+fn options() {
+    let model = load(&models().join("head64"), Isa::detect());
+    let mut engine = Engine::new(&model, EngineOptions::default()).unwrap();
+    let mut wrong = |options: GenerateOptions, part: &str| {
+        let error = engine.submit(&[1], options).unwrap_err();
+        assert!(error.to_string().contains(part), "expected `{part}` in: {error}");
+    };
+    let base = GenerateOptions::default;
+    wrong(base().max_new_tokens(0), "option `max_new_tokens`: expected at least 1, found 0");
+    wrong(base().stop(""), "option `stop`: expected texts that are not empty");
+    wrong(base().logprobs(321), "option `logprobs`: expected at most 320");
+    for (sampling, part) in [
+        (SamplingParams { temperature: -1.0, ..SamplingParams::greedy() }, "temperature"),
+        (SamplingParams { temperature: f32::NAN, ..SamplingParams::greedy() }, "temperature"),
+        (SamplingParams { top_p: 1.5, ..SamplingParams::greedy() }, "top_p"),
+        (SamplingParams { logit_bias: vec![(320, 1.0)], ..SamplingParams::greedy() }, "logit_bias"),
+    ] {
+        wrong(base().sampling(sampling), part);
+    }
+    assert_eq!(engine.pages().0, engine.pages().1);
+    for (options, part) in [
+        (EngineOptions::default().max_seqs(0), "option `max_seqs`: expected at least 1, found 0"),
+        (
+            EngineOptions::default().max_step_tokens(0),
+            "option `max_step_tokens`: expected at least 1, found 0",
+        ),
+        (EngineOptions::default().max_context(1), "option `max_context`: expected at least 2, found 1"),
+        (
+            EngineOptions::default().max_context(100).kv_tokens(64),
+            "option `kv_tokens`: expected at least 112, found 64",
+        ),
+    ] {
+        let error = Engine::new(&model, options).err().unwrap();
+        assert_eq!(error.to_string(), part);
+    }
+    for n in [0, 65] {
+        let error = Embedder::new(&model, EmbedOptions::default().dimensions(n)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("option `dimensions`: expected 1 to 64, the model's, found {n}")
+        );
+    }
+}
+
+#[test]
+fn not_enough_memory_is_found_before_anything_is_allocated() {
+    let dir = models().join("head64");
+    let seen = Rc::new(RefCell::new(vec![]));
+    let log = seen.clone();
+    let options = LoadOptions::default()
+        .memory_limit_bytes(1000)
+        .on_progress(move |p| log.borrow_mut().push(format!("{p:?}")));
+    let error = Model::load(&dir, options).unwrap_err();
+    assert!(
+        matches!(error, Error::NotEnoughMemory { what: "weights", available_bytes: 1000, .. }),
+        "{error}"
+    );
+    assert_eq!(seen.borrow().len(), 1, "the plan, and nothing else: {seen:?}");
+    assert!(seen.borrow()[0].starts_with("Plan("));
+
+    let weights = Model::load(&dir, LoadOptions::default())
+        .unwrap()
+        .memory_plan(&EngineOptions::default())
+        .weights_bytes;
+    let model = Model::load(&dir, LoadOptions::default().memory_limit_bytes(weights + 5000)).unwrap();
+    let plan = model.memory_plan(&EngineOptions::default());
+    let error = Engine::new(&model, EngineOptions::default()).err().unwrap();
+    let expected =
+        format!("KV cache and scratch: {} bytes needed, 5000 available", plan.kv_bytes + plan.scratch_bytes);
+    assert_eq!(error.to_string(), expected);
+    // The real machine's memory is a limit too.
+    let huge = EngineOptions::default().kv_tokens(1 << 31);
+    let model = Model::load(&dir, LoadOptions::default()).unwrap();
+    assert!(matches!(Engine::new(&model, huge).err().unwrap(), Error::NotEnoughMemory { .. }));
+}
+
+#[test]
+fn loading_tells_how_far_it_is() {
+    let seen = Rc::new(RefCell::new(vec![]));
+    let log = seen.clone();
+    let options = LoadOptions::default().on_progress(move |progress| {
+        if let Progress::Weights { tensor, done_bytes, total_bytes } = progress {
+            log.borrow_mut().push((tensor.to_string(), done_bytes, total_bytes));
+        }
+    });
+    let model = Model::load(models().join("tiny_sharded"), options).unwrap();
+    let seen = seen.borrow();
+    assert_eq!(seen.len(), 9 * model.config().n_layers + 3, "every tensor");
+    assert!(seen.windows(2).all(|pair| pair[0].1 < pair[1].1), "bytes only grow");
+    assert_eq!(seen.last().unwrap().1, seen.last().unwrap().2, "and end at the total");
+    // The plan is what the files hold; the bf16 norms are kept as f32.
+    let norms = (2 * model.config().n_layers as u64 + 1) * model.config().dim as u64 * 2;
+    let plan = model.memory_plan(&EngineOptions::default());
+    assert_eq!(plan.weights_bytes, seen.last().unwrap().2 + norms);
+}
