@@ -1,7 +1,11 @@
 //! `Model::from_hub` against a hub on this machine; what can go wrong on the way is tested beside `fetch`.
 #![cfg(feature = "hub")]
 
-#[allow(dead_code, reason = "the tests beside `fetch` use the rest")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests beside `fetch` use the rest; it is a test's part"
+)]
 #[path = "../src/hub/server.rs"]
 mod server;
 
