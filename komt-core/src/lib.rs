@@ -75,3 +75,8 @@ const _: () = {
     is_send::<Session>();
     is_send::<Event>();
 };
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
