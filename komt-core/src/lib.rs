@@ -36,6 +36,8 @@ mod embedder;
 mod engine;
 mod error;
 mod files;
+#[cfg(feature = "hub")]
+mod hub;
 mod load;
 mod model;
 mod options;
@@ -51,6 +53,8 @@ pub use config::Config;
 pub use embedder::{EmbedOptions, Embedder, Pooling};
 pub use engine::{Engine, EngineOptions, Event, SeqId};
 pub use error::{Error, Result};
+#[cfg(feature = "hub")]
+pub use hub::HubOptions;
 pub use komt_kernels as kernels;
 pub use komt_kernels::{Cpu, CpuOptions, Isa};
 pub use komt_sample::SamplingParams;

@@ -67,9 +67,9 @@ fn instruction_eos_dimensions_and_length() {
     assert!(n_prefix > 1);
 
     let with = make(plain).embed_with(instruction, &[text]).unwrap();
-    assert_eq!(with, make(plain).embed_ids(&[ids.clone()], &[0]).unwrap());
+    assert_eq!(with, make(plain).embed_ids(std::slice::from_ref(&ids), &[0]).unwrap());
     let without = make(plain.exclude_instruction(true)).embed_with(instruction, &[text]).unwrap();
-    assert_eq!(without, make(plain).embed_ids(&[ids.clone()], &[n_prefix]).unwrap());
+    assert_eq!(without, make(plain).embed_ids(std::slice::from_ref(&ids), &[n_prefix]).unwrap());
     assert_ne!(with, without);
 
     let eos = [ids.clone(), vec![model.eos()[0]]].concat();

@@ -32,7 +32,11 @@ fn external(variable: &str, default: Option<PathBuf>, how: &str) -> Option<PathB
 
 /// The stories260K model, of the fixtures.
 pub fn stories260k() -> Option<PathBuf> {
-    let fixtures = external("KOMT_FIXTURES", None, "set KOMT_FIXTURES to a directory with stories260k/ (testdata/SOURCES.md)")?;
+    let fixtures = external(
+        "KOMT_FIXTURES",
+        None,
+        "set KOMT_FIXTURES to a directory with stories260k/ (testdata/SOURCES.md)",
+    )?;
     Some(fixtures.join("stories260k"))
 }
 
