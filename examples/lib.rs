@@ -1,1 +1,262 @@
-//! komt-examples
+//! What the examples share and an application would write its own way: flags, a progress bar, exit codes.
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use indicatif::{ProgressBar, ProgressStyle};
+use komt_core::kernels::Backend;
+use komt_core::{
+    CpuOptions, Device, GenerateOptions, Isa, LoadOptions, Model, Progress, Template, Tokenizer,
+};
+use std::fmt::Display;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// An example's result: the error is for the user to read.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const ISAS: [(&str, Isa); 4] =
+    [("scalar", Isa::Scalar), ("portable", Isa::Portable), ("avx2", Isa::Avx2), ("avx512", Isa::Avx512)];
+
+#[allow(missing_docs)] // Each field's comment is its help text.
+mod flags {
+    use super::*;
+
+    #[derive(Debug, Clone, Args)]
+    #[command(next_help_heading = "Model")]
+    pub struct ModelArgs {
+        /// A model in a Hugging Face directory [default: the demo model of the repository]
+        #[arg(long, value_name = "DIR")]
+        pub model: Option<PathBuf>,
+        /// A model of the Hugging Face hub, through its cache (only if built with `--features hub`)
+        #[arg(long, value_name = "OWNER/NAME", conflicts_with = "model")]
+        pub hub: Option<String>,
+        /// Branch, tag or commit of --hub [default: main]
+        #[arg(long, requires = "hub")]
+        pub revision: Option<String>,
+        /// Threads [default: one for each core]
+        #[arg(long, value_name = "N")]
+        pub threads: Option<usize>,
+        /// Kernels [default: the best that the CPU has]
+        #[arg(long, value_parser = PossibleValuesParser::new(ISAS.map(|(name, _)| name)))]
+        pub isa: Option<String>,
+    }
+
+    #[derive(Debug, Clone, Args)]
+    #[command(next_help_heading = "Generating")]
+    pub struct GenerateArgs {
+        /// How the prompt is written for the model
+        #[arg(long, default_value = "komt", value_parser = PossibleValuesParser::new(Template::NAMES)
+            .try_map(|name| Template::from_name(&name)))]
+        pub template: Template,
+        /// The settings of komt's model card: temperature 0.8, top-p 0.8, top-k 100, 1,024 new tokens. Other flags
+        /// change them. [default: those of the model's generation_config.json, else greedy, 256 new tokens]
+        #[arg(long)]
+        pub card: bool,
+        /// The longest answer, in tokens
+        #[arg(long, value_name = "N")]
+        pub max_new_tokens: Option<usize>,
+        /// Ends the answer where this text would begin; can be repeated
+        #[arg(long, value_name = "TEXT")]
+        pub stop: Vec<String>,
+        /// Goes on after the end-of-text token
+        #[arg(long)]
+        pub ignore_eos: bool,
+        /// Divides the logits; 0: always the likeliest token, and none of the next five flags acts
+        #[arg(long, value_name = "X")]
+        pub temperature: Option<f32>,
+        /// Draws from the K likeliest tokens; 0: off
+        #[arg(long, value_name = "K")]
+        pub top_k: Option<usize>,
+        /// Draws from the likeliest tokens that have this probability together; 1: off
+        #[arg(long, value_name = "P")]
+        pub top_p: Option<f32>,
+        /// Draws from tokens at least this many times as likely as the likeliest; 0: off
+        #[arg(long, value_name = "P")]
+        pub min_p: Option<f32>,
+        /// Draws from the tokens of most typical surprise that have this probability together; 1: off
+        #[arg(long, value_name = "P")]
+        pub typical_p: Option<f32>,
+        /// The same seed draws the same tokens [default: 0]
+        #[arg(long)]
+        pub seed: Option<u64>,
+        /// Divides the logits of tokens that were there, prompt included; 1: off
+        #[arg(long, value_name = "X")]
+        pub repetition_penalty: Option<f32>,
+        /// Subtracted from a token's logit each time it was generated; 0: off
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        pub frequency_penalty: Option<f32>,
+        /// Subtracted from the logit of a token that was generated; 0: off
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
+        pub presence_penalty: Option<f32>,
+        /// No run of N tokens comes twice; 0: off
+        #[arg(long, value_name = "N")]
+        pub no_repeat_ngram: Option<usize>,
+    }
+}
+pub use flags::{GenerateArgs, ModelArgs};
+
+impl ModelArgs {
+    /// Loads the model and says on standard error what it takes, how far it is, and where it runs.
+    ///
+    /// # Errors
+    /// Those of `Model::load` and `Model::from_hub`; no demo model in sight; `--hub` in a build without.
+    pub fn load(&self) -> Result<Model> {
+        let start = Instant::now();
+        let model = match &self.hub {
+            Some(repo) => self.from_hub(repo)?,
+            None => Model::load(self.dir()?, self.load_options())?,
+        };
+        Ok(loaded(model, start))
+    }
+
+    /// The same on a backend of one's own.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::load`].
+    pub fn load_on<B: Backend + Clone + Sync>(&self, backend: B) -> Result<Model> {
+        let start = Instant::now();
+        let dir = match &self.hub {
+            Some(repo) => self.from_hub(repo)?.dir().to_owned(), // Loads it too: that is how it is fetched.
+            None => self.dir()?,
+        };
+        Ok(loaded(Model::load_on(backend, dir, self.load_options())?, start))
+    }
+
+    /// Nothing was asked for: it is the demo model.
+    pub fn is_demo(&self) -> bool {
+        self.model.is_none() && self.hub.is_none()
+    }
+
+    /// The directory of a model that is on this machine: where one is asked for that, the demo model in this directory
+    /// or, failing that, in the repository that this was built from.
+    ///
+    /// # Errors
+    /// There is no demo model.
+    pub fn dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.model {
+            return Ok(dir.clone());
+        }
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        let places = [Path::new("demo-model").to_owned(), repository.join("demo-model")];
+        let demo = places.iter().find(|dir| dir.join("config.json").exists());
+        let none = || {
+            format!("no demo model in {} or {}: give --model DIR", places[0].display(), places[1].display())
+        };
+        Ok(demo.ok_or_else(none)?.clone())
+    }
+
+    /// The CPU that was asked for.
+    pub fn cpu(&self) -> CpuOptions {
+        let mut cpu = CpuOptions::default();
+        cpu.threads = self.threads;
+        cpu.isa = ISAS.iter().find(|(name, _)| Some(*name) == self.isa.as_deref()).map(|&(_, isa)| isa);
+        cpu
+    }
+
+    /// Options with the device that was asked for, and a progress bar.
+    pub fn load_options(&self) -> LoadOptions {
+        let device =
+            if self.threads.is_some() || self.isa.is_some() { Device::Cpu(self.cpu()) } else { Device::Auto };
+        let bar = ProgressBar::no_length();
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")
+        {
+            bar.set_style(style);
+        }
+        LoadOptions::default().device(device).on_progress(move |progress| match progress {
+            Progress::Plan(plan) => bar.suspend(|| note(plan)),
+            Progress::Download { file: what, done_bytes, total_bytes }
+            | Progress::Weights { tensor: what, done_bytes, total_bytes } => {
+                bar.set_message(what.to_owned());
+                bar.set_length(total_bytes);
+                bar.set_position(done_bytes);
+                if done_bytes == total_bytes {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        })
+    }
+
+    #[cfg(feature = "hub")]
+    fn from_hub(&self, repo: &str) -> Result<Model> {
+        let mut hub = komt_core::HubOptions::default();
+        hub.revision.clone_from(&self.revision);
+        Ok(Model::from_hub(repo, &hub, self.load_options())?)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn from_hub(&self, repo: &str) -> Result<Model> {
+        Err(format!("--hub {repo}: this was built without the hub; build it with `--features hub`").into())
+    }
+}
+
+impl GenerateArgs {
+    /// The model's own options, or the card's, with what the flags change.
+    pub fn options(&self, model: &Model) -> GenerateOptions {
+        fn set<T: Copy>(option: &mut T, flag: Option<T>) {
+            *option = flag.unwrap_or(*option);
+        }
+        let mut options = if self.card { GenerateOptions::komt_card() } else { model.generate_options() };
+        set(&mut options.max_new_tokens, self.max_new_tokens);
+        options.stop.extend(self.stop.iter().cloned());
+        options.ignore_eos |= self.ignore_eos;
+        let sampling = &mut options.sampling;
+        set(&mut sampling.temperature, self.temperature);
+        set(&mut sampling.top_k, self.top_k);
+        set(&mut sampling.top_p, self.top_p);
+        set(&mut sampling.min_p, self.min_p);
+        set(&mut sampling.typical_p, self.typical_p);
+        set(&mut sampling.seed, self.seed);
+        set(&mut sampling.repetition_penalty, self.repetition_penalty);
+        set(&mut sampling.frequency_penalty, self.frequency_penalty);
+        set(&mut sampling.presence_penalty, self.presence_penalty);
+        set(&mut sampling.no_repeat_ngram, self.no_repeat_ngram);
+        options
+    }
+}
+
+fn loaded(model: Model, start: Instant) -> Model {
+    let (dir, seconds) = (model.dir().display(), start.elapsed().as_secs_f64());
+    note(format!("{dir}: loaded in {seconds:.2} s, on {}", model.device_name()));
+    model
+}
+
+/// The ids of a text without a template, with BOS where the model's files want it, as transformers has them.
+///
+/// # Errors
+/// The tokenizer's.
+pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    Ok(if tokenizer.adds_bos() { tokenizer.encode_with_bos(text)? } else { tokenizer.encode(text)? })
+}
+
+/// The text of a file, or of standard input for `-`.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let read = match path {
+        path if path == Path::new("-") => io::stdin().read_to_string(&mut text),
+        path => std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(text)
+}
+
+/// A line on standard error; `eprintln!` would panic when nobody reads that any more.
+pub fn note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Ends a program: an error becomes a message and exit code 1. A reader that has had enough (`| head`) is none.
+pub fn exit(result: Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    note(format!("error: {error}"));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,94 @@
+//! A conversation in the terminal. Ctrl-C stops an answer, Ctrl-D or /quit ends the program.
+//!
+//! ```text
+//! cargo run --release --example chat
+//! ```
+//!
+//! Each turn uses the cache of the turns before it: only what is new goes through the model.
+
+use clap::Parser;
+use komt_core::{Engine, EngineOptions, Session, SharedEngine};
+use komt_examples::{GenerateArgs, ModelArgs, Result, exit, note};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// True while an answer is being generated; Ctrl-C makes it false.
+static ANSWERING: AtomicBool = AtomicBool::new(false);
+
+/// A conversation in the terminal. Ctrl-C stops an answer, /reset forgets the conversation, Ctrl-D or /quit ends.
+#[derive(Parser)]
+struct Args {
+    /// Instructions in front of the conversation, where the template has a place for them
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+}
+
+fn main() -> ExitCode {
+    exit(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Result<()> {
+    ctrlc::set_handler(|| {
+        if !ANSWERING.swap(false, Ordering::Relaxed) {
+            note("\n(Ctrl-D or /quit ends)");
+        }
+    })?;
+    let model = args.model.load()?;
+    let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default())?);
+    let begin = || {
+        let (options, template) = (args.generate.options(&model), args.generate.template.clone());
+        let session = engine.session().with_options(options).with_template(template);
+        match &args.system {
+            Some(text) => session.with_system(text),
+            None => session,
+        }
+    };
+    let mut session = begin();
+    note("Ctrl-C stops an answer, /reset forgets the conversation, Ctrl-D or /quit ends.");
+    loop {
+        if std::io::stdin().is_terminal() {
+            write!(std::io::stderr(), "> ")?;
+        }
+        let mut line = String::new();
+        if std::io::stdin().read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        match line.trim() {
+            "" => {}
+            "/quit" => return Ok(()),
+            "/reset" => session = begin(),
+            text => answer(&mut session, text)?,
+        }
+    }
+}
+
+/// Prints one answer as it comes. What goes wrong with a turn is told, and the conversation goes on.
+fn answer(session: &mut Session, text: &str) -> Result<()> {
+    if let Err(error) = session.say(text) {
+        note(format!("error: {error}"));
+        return Ok(());
+    }
+    let mut out = std::io::stdout();
+    ANSWERING.store(true, Ordering::Relaxed);
+    while let Some(token) = session.next() {
+        match token {
+            Ok(token) => write!(out, "{}", token.text)?,
+            Err(error) => note(format!("error: {error}")),
+        }
+        out.flush()?;
+        if !ANSWERING.load(Ordering::Relaxed) {
+            write!(out, "{}", session.stop())?; // The text that was held back.
+        }
+    }
+    ANSWERING.store(false, Ordering::Relaxed);
+    writeln!(out)?;
+    if let Some(reason) = session.finish_reason() {
+        note(format!("[{reason:?}]"));
+    }
+    Ok(())
+}
