@@ -251,6 +251,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Forgets the tokens of a parked sequence from `len` on: to edit a prompt, or to answer it again. Their cache goes with
+    /// them; what the ring of a window has lost is computed again.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSequence`], [`Error::Busy`].
+    pub fn rewind(&mut self, seq: SeqId, len: usize) -> Result<()> {
+        let window = self.model.config().window;
+        let sequence = self.seqs.get_mut(&seq).ok_or(Error::UnknownSequence { seq })?;
+        if sequence.turn.is_some() {
+            return Err(Error::Busy { seq });
+        }
+        sequence.tokens.truncate(len);
+        sequence.table.truncate(&mut self.pool, len, window);
+        Ok(())
+    }
+
     /// A new sequence with the tokens of a parked one, sharing the full pages of its cache.
     ///
     /// # Errors

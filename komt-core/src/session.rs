@@ -133,11 +133,12 @@ impl Session {
     pub fn say(&mut self, text: impl Into<String>) -> Result<&mut Self> {
         self.stop();
         self.messages.push(Message::user(text));
-        let started = self.turn_ids().and_then(|ids| self.start(&ids));
-        if started.is_err() {
+        if let Err(error) = self.start_message() {
             self.messages.pop();
+            return Err(error);
         }
-        started.map(|()| self)
+        (self.is_generating, self.finish_reason) = (true, None);
+        Ok(self)
     }
 
     /// Starts a turn with token ids, as they are, after everything so far.
@@ -146,7 +147,9 @@ impl Session {
     /// As [`Engine::append`].
     pub fn push_ids(&mut self, ids: &[u32]) -> Result<&mut Self> {
         self.stop();
-        self.start(ids).map(|()| self)
+        self.shared.lock().engine.append(self.seq, ids, self.options.clone())?;
+        (self.is_generating, self.finish_reason) = (true, None);
+        Ok(self)
     }
 
     /// Stops the answer, if one is being generated, and returns the text that was held back. The conversation stays.
@@ -199,25 +202,33 @@ impl Session {
         Ok(fork)
     }
 
-    /// The ids that the newest message adds to the sequence.
-    fn turn_ids(&self) -> Result<Vec<u32>> {
-        let hub = self.shared.lock();
-        let (tokens, tokenizer) = (hub.engine.tokens(self.seq)?, hub.engine.model().tokenizer()?);
+    /// Hands the newest message to the engine.
+    fn start_message(&mut self) -> Result<()> {
+        let mut hub = self.shared.lock();
+        let model = hub.engine.model().clone();
+        let tokenizer = model.tokenizer()?;
+        let tokens = hub.engine.tokens(self.seq)?;
         if tokens.is_empty() {
-            return Ok(self.template.prompt_ids(tokenizer, &self.messages)?);
+            let ids = self.template.prompt_ids(tokenizer, &self.messages)?;
+            return hub.engine.append(self.seq, &ids, self.options.clone());
         }
-        let mut ids = self.template.next_turn_ids(tokenizer, &self.messages)?;
-        // The answer was sampled with its EOS, or was cut off before it.
-        if tokens.last() == ids.first() {
-            ids.remove(0);
+        match self.template.next_turn_ids(tokenizer, &self.messages) {
+            Ok(mut ids) => {
+                // The answer was sampled with its EOS, or was cut off before it.
+                if tokens.last() == ids.first() {
+                    ids.remove(0);
+                }
+                hub.engine.append(self.seq, &ids, self.options.clone())
+            }
+            // The template writes earlier turns otherwise once there are later ones: the cache serves as far as it can.
+            Err(komt_tokenize::Error::NotAppendable { .. }) => {
+                let ids = self.template.prompt_ids(tokenizer, &self.messages)?;
+                let common = tokens.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
+                hub.engine.rewind(self.seq, common)?;
+                hub.engine.append(self.seq, &ids[common..], self.options.clone())
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(ids)
-    }
-
-    fn start(&mut self, ids: &[u32]) -> Result<()> {
-        self.shared.lock().engine.append(self.seq, ids, self.options.clone())?;
-        (self.is_generating, self.finish_reason) = (true, None);
-        Ok(())
     }
 
     fn end_turn(&mut self) {

@@ -541,6 +541,47 @@ fn a_session_can_be_stopped_dropped_forked_and_outlives_bad_turns() {
     assert_eq!(engine.pages().0, engine.pages().1);
 }
 
+/// A template that writes earlier turns otherwise once there are later ones: the conversation is what it would be anew.
+#[test]
+fn a_session_goes_on_with_a_template_that_cannot_be_appended_to() {
+    let source = "{% for m in messages %}{% if loop.last %}[INST]{{ m.content }} [/INST]{% else %}{{ m.content }}; \
+                  {% endif %}{% endfor %}";
+    let template = Template::JinjaSource(source.into());
+    let model = demo_model();
+    let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default()).unwrap());
+    let mut session = engine.session().with_template(template.clone());
+    let mut answers = vec![];
+    for text in ["안녕하세요", "서울에 가고 싶어요", "고마워요"] {
+        answers.push(session.say(text).unwrap().map(|t| t.unwrap().text).collect::<String>());
+    }
+    let before = &session.messages()[..5];
+    let ids = template.prompt_ids(model.tokenizer().unwrap(), before).unwrap();
+    let fresh = alone(&model, EngineOptions::default(), &ids, GenerateOptions::default());
+    assert_eq!(fresh.into_iter().map(|t| t.text).collect::<String>(), answers[2]);
+}
+
+#[test]
+fn a_sequence_can_be_rewound() {
+    let mut engine =
+        Engine::new(&tiny(), EngineOptions::default().max_context(200).max_step_tokens(4)).unwrap();
+    let seq = engine.open();
+    engine.append(seq, &prompt(1, 50), sampled(9, 3)).unwrap();
+    assert!(matches!(engine.rewind(seq, 3), Err(Error::Busy { .. })));
+    Record::run(&mut engine);
+    // Near the end the ring still has the keys; at 5 it has lost them.
+    for len in [57, 50, 45, 5, 0] {
+        engine.rewind(seq, len).unwrap();
+        assert_eq!(engine.tokens(seq).unwrap().len(), len);
+        let so_far = [engine.tokens(seq).unwrap(), &[9, 8]].concat();
+        engine.append(seq, &[9, 8], sampled(6, 3)).unwrap();
+        let record = Record::run(&mut engine);
+        assert_eq!(
+            record.tokens[&seq],
+            alone(&tiny(), EngineOptions::default().max_context(200), &so_far, sampled(6, 3))
+        );
+    }
+}
+
 #[test]
 fn an_engine_moves_to_a_thread_of_its_own() {
     let mut engine = Engine::new(&tiny_fast(), EngineOptions::default().max_context(64)).unwrap();
