@@ -4,7 +4,7 @@ Texts are packed into rows of ROW tokens behind a block-diagonal mask: nothing i
 The learning rate follows a cosine over --steps; when --minutes run out first, it follows the clock instead, so that a slow
 machine ends with a finished schedule, too.
 
-usage: python train.py [--steps 5400] [--minutes 55] [--threads 1] [--data build] [--out ../../demo-model]"""
+usage: python train.py [--steps 3480] [--minutes 55] [--threads 1] [--data build] [--out ../../demo-model]"""
 import argparse
 import json
 import math
@@ -73,7 +73,7 @@ def save(model, path):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--steps", type=int, default=5400)
+    p.add_argument("--steps", type=int, default=3480)
     p.add_argument("--minutes", type=float, default=55)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--seed", type=int, default=1)
