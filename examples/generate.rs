@@ -57,10 +57,10 @@ fn run(args: &Args) -> Result<()> {
 
     let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default())?);
     let mut session = engine.session().with_options(options);
-    session.push_ids(&ids)?;
+    let answer = session.push_ids(&ids)?;
     let mut out = std::io::stdout();
     let (start, mut to_first, mut n_tokens) = (Instant::now(), Duration::ZERO, 0);
-    while let Some(token) = session.next() {
+    for token in answer {
         let token = token?;
         match args.logprobs {
             Some(_) => writeln!(out, "{}", with_logprobs(tokenizer, &token))?,

@@ -64,25 +64,25 @@ mod flags {
         #[arg(long)]
         pub ignore_eos: bool,
         /// Divides the logits; 0: always the likeliest token, and none of the next five flags acts
-        #[arg(long, value_name = "X")]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
         pub temperature: Option<f32>,
         /// Draws from the K likeliest tokens; 0: off
         #[arg(long, value_name = "K")]
         pub top_k: Option<usize>,
         /// Draws from the likeliest tokens that have this probability together; 1: off
-        #[arg(long, value_name = "P")]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
         pub top_p: Option<f32>,
         /// Draws from tokens at least this many times as likely as the likeliest; 0: off
-        #[arg(long, value_name = "P")]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
         pub min_p: Option<f32>,
         /// Draws from the tokens of most typical surprise that have this probability together; 1: off
-        #[arg(long, value_name = "P")]
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
         pub typical_p: Option<f32>,
         /// The same seed draws the same tokens [default: 0]
         #[arg(long)]
         pub seed: Option<u64>,
         /// Divides the logits of tokens that were there, prompt included; 1: off
-        #[arg(long, value_name = "X")]
+        #[arg(long, value_name = "X", allow_negative_numbers = true)]
         pub repetition_penalty: Option<f32>,
         /// Subtracted from a token's logit each time it was generated; 0: off
         #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -105,7 +105,7 @@ impl ModelArgs {
     pub fn load(&self) -> Result<Model> {
         let start = Instant::now();
         let model = match &self.hub {
-            Some(repo) => self.from_hub(repo)?,
+            Some(repo) => self.load_from_hub(repo)?,
             None => Model::load(self.dir()?, self.load_options())?,
         };
         Ok(loaded(model, start))
@@ -118,7 +118,7 @@ impl ModelArgs {
     pub fn load_on<B: Backend + Clone + Sync>(&self, backend: B) -> Result<Model> {
         let start = Instant::now();
         let dir = match &self.hub {
-            Some(repo) => self.from_hub(repo)?.dir().to_owned(), // Loads it too: that is how it is fetched.
+            Some(repo) => self.load_from_hub(repo)?.dir().to_owned(), // Loads it too: that is how it is fetched.
             None => self.dir()?,
         };
         Ok(loaded(Model::load_on(backend, dir, self.load_options())?, start))
@@ -181,14 +181,14 @@ impl ModelArgs {
     }
 
     #[cfg(feature = "hub")]
-    fn from_hub(&self, repo: &str) -> Result<Model> {
+    fn load_from_hub(&self, repo: &str) -> Result<Model> {
         let mut hub = komt_core::HubOptions::default();
         hub.revision.clone_from(&self.revision);
         Ok(Model::from_hub(repo, &hub, self.load_options())?)
     }
 
     #[cfg(not(feature = "hub"))]
-    fn from_hub(&self, repo: &str) -> Result<Model> {
+    fn load_from_hub(&self, repo: &str) -> Result<Model> {
         Err(format!("--hub {repo}: this was built without the hub; build it with `--features hub`").into())
     }
 }
