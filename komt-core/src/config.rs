@@ -125,16 +125,27 @@ pub(crate) fn generation_config(path: &Path) -> Result<Option<(Vec<u32>, crate::
     let map = serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })?;
     let fields = Fields { path: path.into(), map };
     let mut options = crate::GenerateOptions::default();
-    let defaults = options.sampling.clone();
+    let sampling = &mut options.sampling;
     if fields.flag("do_sample")? {
-        let sampling = &mut options.sampling;
-        sampling.temperature = fields.positive("temperature", 1.0)?;
-        sampling.top_k = fields.count("top_k", Some(50))?; // transformers' default where sampling is on
-        sampling.top_p = fields.positive("top_p", 1.0)?;
-        sampling.min_p = fields.number("min_p", f64::from(defaults.min_p))? as f32;
+        sampling.temperature = fields.number("temperature", 1.0)? as f32; // 0: greedy
+        sampling.top_k = fields.number("top_k", 50.0)? as usize; // transformers' default where sampling is on; 0: off
+        for (field, option) in [
+            ("top_p", &mut sampling.top_p),
+            ("min_p", &mut sampling.min_p),
+            ("typical_p", &mut sampling.typical_p),
+            ("epsilon_cutoff", &mut sampling.epsilon_cutoff),
+            ("eta_cutoff", &mut sampling.eta_cutoff),
+        ] {
+            *option = fields.number(field, f64::from(*option))? as f32;
+        }
     }
-    options.sampling.repetition_penalty =
-        fields.positive("repetition_penalty", defaults.repetition_penalty)?;
+    sampling.repetition_penalty =
+        fields.number("repetition_penalty", f64::from(sampling.repetition_penalty))? as f32;
+    sampling.no_repeat_ngram = fields.number("no_repeat_ngram_size", 0.0)? as usize;
+    // No option here names a token, so any vocabulary will do.
+    if let Err(komt_sample::Error::InvalidOption { field, expected, found }) = sampling.validate(1) {
+        return Err(fields.wrong(field, &expected, found));
+    }
     options.max_new_tokens = fields.count("max_new_tokens", Some(options.max_new_tokens))?;
     Ok(Some((fields.ids("eos_token_id")?, options)))
 }
@@ -250,19 +261,34 @@ impl Fields {
             if !matches!(kind, None | Some("default")) || (field == "rope_scaling" && kind.is_none()) {
                 return Err(self.unsupported(field, rope, "rotary embedding without scaling"));
             }
-            let partial = rope.get("partial_rotary_factor").or_else(|| self.value("partial_rotary_factor"));
-            if partial.is_some_and(|factor| factor.as_f64() != Some(1.0)) {
-                return Err(self.unsupported("partial_rotary_factor", rope, "1"));
+            if field == "rope_parameters"
+                && rope.get("rope_theta").is_none()
+                && self.value("rope_theta").is_none()
+            {
+                return Err(self.unsupported(field, rope, "one object with rope_theta, for all layers"));
             }
+            self.refuse_partial(rope.get("partial_rotary_factor"))?;
         }
-        Ok(())
+        self.refuse_partial(self.value("partial_rotary_factor"))
+    }
+
+    fn refuse_partial(&self, factor: Option<&Value>) -> Result<()> {
+        match factor {
+            Some(factor) if factor.as_f64() != Some(1.0) => {
+                Err(self.unsupported("partial_rotary_factor", factor, "1"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn window(&self, is_llama: bool) -> Result<Option<usize>> {
+        if is_llama {
+            return Ok(None); // transformers' Llama does not look at the field
+        }
         let window = match self.map.get("sliding_window") {
             // Left out: transformers' MistralConfig then has a window of 4,096.
-            None if !is_llama => Some(4096),
-            None | Some(Value::Null) => None,
+            None => Some(4096),
+            Some(Value::Null) => None,
             Some(_) => Some(self.count("sliding_window", None)?),
         };
         // Transformers 5 can name the kind of each layer.
@@ -284,8 +310,8 @@ impl Fields {
         match self.value("rope_parameters").and_then(|rope| rope.get("rope_theta")) {
             Some(theta) => theta
                 .as_f64()
-                .filter(|&theta| theta > 0.0)
                 .map(|theta| theta as f32)
+                .filter(|theta| *theta > 0.0 && theta.is_finite())
                 .ok_or_else(|| self.wrong("rope_parameters.rope_theta", "a positive number", theta)),
             None => self.positive("rope_theta", 10_000.0),
         }
@@ -329,6 +355,8 @@ mod tests {
         assert_eq!(parse(&map).window, Some(4096));
         map.insert("architectures".into(), serde_json::json!(["LlamaForCausalLM"]));
         assert_eq!(parse(&map).window, None);
+        map.insert("sliding_window".into(), serde_json::json!(8));
+        assert_eq!(parse(&map).window, None, "transformers' Llama has no window");
     }
 
     #[test]
@@ -344,6 +372,9 @@ mod tests {
                 r#"{"rope_parameters":{"rope_theta":1e4,"partial_rotary_factor":0.5}}"#,
                 "`partial_rotary_factor`",
             ),
+            (r#"{"partial_rotary_factor":0.25}"#, "`partial_rotary_factor` is 0.25"),
+            (r#"{"rope_theta":null,"rope_parameters":{"full":{"rope_theta":1e4}}}"#, "`rope_parameters` is"),
+            (r#"{"rope_theta":null,"rope_parameters":[]}"#, "`rope_parameters` is"),
             (r#"{"attention_bias":true}"#, "`attention_bias` is true"),
             (r#"{"mlp_bias":true}"#, "`mlp_bias` is true"),
             (r#"{"hidden_act":"gelu"}"#, "`hidden_act` is gelu: only silu"),
@@ -370,6 +401,7 @@ mod tests {
             (r#"{"head_dim":512}"#, "found 512"),
             (r#"{"num_attention_heads":128,"num_key_value_heads":128}"#, "`head_dim`"),
             (r#"{"rope_theta":-1}"#, "`rope_theta`: expected a positive number, found -1"),
+            (r#"{"rope_parameters":{"rope_theta":1e300}}"#, "`rope_parameters.rope_theta`"),
             (r#"{"sliding_window":0}"#, "`sliding_window`"),
             (r#"{"rms_norm_eps":0}"#, "`rms_norm_eps`"),
             (r#"{"tie_word_embeddings":1}"#, "expected true or false, found 1"),

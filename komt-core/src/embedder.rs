@@ -26,7 +26,7 @@ pub struct EmbedOptions {
     pub pooling: Pooling,
     /// Puts BOS in front of every text.
     pub bos: bool,
-    /// Puts EOS behind every text.
+    /// Puts EOS behind every text: the tokenizer's, or else the first that the model's files name.
     pub eos: bool,
     /// Leaves the tokens of BOS and the instruction out of the pooling.
     pub exclude_instruction: bool,
@@ -167,17 +167,22 @@ impl Embedder {
         let mut all = vec![];
         let mut n_excluded = vec![];
         let prefix = self.ids(instruction, "")?;
+        let eos = if self.options.eos { Some(self.eos()?) } else { None };
         for text in texts {
             let mut ids = self.ids(instruction, text.as_ref())?;
             // Where the text's first letters join a token of the instruction, that token is the text's.
             let n_prefix = ids.iter().zip(&prefix).take_while(|(a, b)| a == b).count();
             n_excluded.push(if self.options.exclude_instruction { n_prefix } else { 0 });
-            if self.options.eos {
-                ids.extend(self.model().eos().first());
-            }
+            ids.extend(eos);
             all.push(ids);
         }
         self.embed_ids(&all, &n_excluded)
+    }
+
+    fn eos(&self) -> Result<u32> {
+        let eos = self.model().tokenizer()?.eos().or(self.model().eos().first().copied());
+        let (expected, found) = ("a model with an EOS token", "none in its files");
+        eos.ok_or_else(|| Error::Option { name: "eos", expected: expected.into(), found: found.into() })
     }
 
     /// BOS if wanted, the instruction and the text, as ids.
@@ -193,12 +198,14 @@ impl Embedder {
     /// Vectors of token ids, as they are; the first `n_excluded` tokens of each are left out of the pooling.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`] also when nothing is left to pool; [`Error::TokenId`], [`Error::TooLong`], the device's.
-    ///
-    /// # Panics
-    /// When the two slices differ in length.
+    /// [`Error::EmptyPrompt`] also when nothing is left to pool; [`Error::TokenId`], [`Error::TooLong`],
+    /// [`Error::Option`] when the two slices differ in length, [`Error::NotFinite`], the device's.
     pub fn embed_ids(&self, texts: &[Vec<u32>], n_excluded: &[usize]) -> Result<Vec<Vec<f32>>> {
-        assert_eq!(texts.len(), n_excluded.len(), "embed_ids: texts, exclusions");
+        if texts.len() != n_excluded.len() {
+            let (expected, found) =
+                (format!("{}, one for each text", texts.len()), n_excluded.len().to_string());
+            return Err(Error::Option { name: "n_excluded", expected, found });
+        }
         if texts.iter().zip(n_excluded).any(|(ids, &n)| n >= ids.len()) {
             return Err(Error::EmptyPrompt);
         }
@@ -216,6 +223,9 @@ impl Embedder {
             vector.resize(dim, 0.0);
             vector.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
         })?;
+        if let Some(text) = vectors.iter().position(|vector| vector.iter().any(|x| !x.is_finite())) {
+            return Err(Error::NotFinite { text });
+        }
         let sizes = texts.iter().zip(n_excluded).map(|(ids, &n)| (n, ids.len()));
         Ok(vectors.iter().zip(sizes).map(|(vector, (from, to))| self.finish(vector, from, to)).collect())
     }

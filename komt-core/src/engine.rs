@@ -4,6 +4,7 @@ use crate::runner::{Capacity, Run, Until};
 use crate::sequence::{FinishReason, Sequence, Token, Turn};
 use crate::{Config, Error, GenerateOptions, Model, Result};
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
+use komt_kernels::StepCapacity;
 use std::collections::BTreeMap;
 
 /// The number of a sequence, never used twice by an engine.
@@ -13,7 +14,7 @@ pub type SeqId = u64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// Sequences in one step. More can be submitted; they take turns.
+    /// Sequences in one step. More can be submitted: the older come first.
     pub max_seqs: usize,
     /// Tokens in one step: the chunk that long prompts are cut into.
     pub max_step_tokens: usize,
@@ -56,7 +57,8 @@ impl EngineOptions {
     }
 
     pub(crate) fn context(&self, config: &Config) -> usize {
-        let default = if config.window.is_some() { config.max_context } else { config.max_context.min(4096) };
+        let is_bounded = config.window.is_some_and(|window| window < config.max_context);
+        let default = if is_bounded { config.max_context } else { config.max_context.min(4096) };
         self.max_context.unwrap_or(default)
     }
 
@@ -65,21 +67,27 @@ impl EngineOptions {
         let table_len = ring_len(config.window, max_tokens, self.context(config));
         let n_pages = self.kv_tokens.map_or(2 * table_len, |n| n.div_ceil(PAGE));
         let max_seqs = self.max_seqs.min(max_tokens);
-        Capacity { max_tokens, max_seqs, max_logits: max_seqs, table_len, n_pages }
+        Capacity { step: StepCapacity { max_tokens, max_seqs, max_logits: max_seqs, table_len }, n_pages }
     }
 
     pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        let at_least = |name, least: usize, found: usize| {
-            if found >= least {
+        let within = |name, least: usize, found: usize| {
+            // 2^30: positions and slots are u32, and products of two options stay within 64 bits.
+            if (least..1 << 30).contains(&found) {
                 return Ok(());
             }
-            Err(Error::Option { name, expected: format!("at least {least}"), found: found.to_string() })
+            let expected = format!("at least {least} and below 2^30");
+            Err(Error::Option { name, expected, found: found.to_string() })
         };
-        at_least("max_seqs", 1, self.max_seqs)?;
-        at_least("max_step_tokens", 1, self.max_step_tokens)?;
-        at_least("max_context", 2, self.context(config))?;
-        let capacity = self.capacity(config);
-        at_least("kv_tokens", capacity.table_len * PAGE, capacity.n_pages * PAGE)
+        within("max_seqs", 1, self.max_seqs)?;
+        within("max_step_tokens", 1, self.max_step_tokens)?;
+        within("max_context", 2, self.context(config))?;
+        let table_len = self.capacity(config).step.table_len;
+        within(
+            "kv_tokens",
+            table_len * PAGE,
+            self.kv_tokens.unwrap_or(2 * table_len * PAGE).div_ceil(PAGE) * PAGE,
+        )
     }
 }
 
@@ -157,7 +165,8 @@ pub struct Engine {
     seqs: BTreeMap<SeqId, Sequence>,
     next_seq: SeqId,
     max_context: usize,
-    events: Vec<Event>, // for the next step to return
+    events: Vec<Event>,        // for the next step to return
+    in_flight: Vec<Scheduled>, // what the step that is being run stores
 }
 
 /// A sequence in the step that is being run.
@@ -176,13 +185,14 @@ impl Engine {
         options.check(model.config())?;
         let capacity = options.capacity(model.config());
         Ok(Self {
-            run: model.runner(capacity, model.memory_plan(&options))?,
+            run: model.runner(capacity)?,
             pool: PagePool::new(capacity.n_pages),
-            plan: StepPlan::new(capacity.table_len),
+            plan: StepPlan::new(capacity.step.table_len),
             seqs: BTreeMap::new(),
             next_seq: 1,
             max_context: options.context(model.config()),
             events: vec![],
+            in_flight: vec![],
             model: model.clone(),
         })
     }
@@ -257,6 +267,7 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownSequence`], [`Error::Busy`].
     pub fn rewind(&mut self, seq: SeqId, len: usize) -> Result<()> {
+        self.forget_unfinished();
         let window = self.model.config().window;
         let sequence = self.seqs.get_mut(&seq).ok_or(Error::UnknownSequence { seq })?;
         if sequence.turn.is_some() {
@@ -272,6 +283,7 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownSequence`], [`Error::Busy`].
     pub fn fork(&mut self, seq: SeqId) -> Result<SeqId> {
+        self.forget_unfinished();
         let window = self.model.config().window;
         let parent = self.seqs.get(&seq).ok_or(Error::UnknownSequence { seq })?;
         if parent.turn.is_some() {
@@ -318,25 +330,22 @@ impl Engine {
     /// # Errors
     /// The device's. No sequence has advanced then; the step can be tried again.
     pub fn step(&mut self) -> Result<Vec<Event>> {
-        let scheduled = self.schedule();
-        if scheduled.is_empty() {
+        self.forget_unfinished();
+        self.schedule();
+        if self.in_flight.is_empty() {
             return Ok(std::mem::take(&mut self.events));
         }
-        let Self { model, run, pool, plan, seqs, max_context, .. } = self;
+        let Self { model, run, plan, seqs, max_context, .. } = self;
         let logits = match run.run(plan, Until::Logits) {
             Ok(logits) => logits,
             Err(error) => {
-                // What was stored may be incomplete: forget it.
-                for Scheduled { seq, start, .. } in scheduled {
-                    let sequence = seqs.get_mut(&seq).expect("what is scheduled is there");
-                    sequence.table.truncate(pool, start, model.config().window);
-                }
+                self.forget_unfinished();
                 return Err(error);
             }
         };
         let mut ended = vec![];
         let mut rows = logits.chunks_exact_mut(model.config().vocab_size);
-        for seq in scheduled.into_iter().filter(|s| s.wants_logits).map(|s| s.seq) {
+        for seq in std::mem::take(&mut self.in_flight).into_iter().filter(|s| s.wants_logits).map(|s| s.seq) {
             let sequence = seqs.get_mut(&seq).expect("what is scheduled is there");
             let row = rows.next().expect("a row for each sequence that wants logits");
             match sequence.accept(row, model.eos(), *max_context) {
@@ -362,6 +371,15 @@ impl Engine {
         self.events.extract_if(.., |event| event.seq() == seq).collect()
     }
 
+    /// A step that failed, or that a panic left, may have stored its K and V in part: forget them.
+    fn forget_unfinished(&mut self) {
+        for Scheduled { seq, start, .. } in std::mem::take(&mut self.in_flight) {
+            if let Some(sequence) = self.seqs.get_mut(&seq) {
+                sequence.table.truncate(&mut self.pool, start, self.model.config().window);
+            }
+        }
+    }
+
     fn sequence(&mut self, seq: SeqId) -> Result<&mut Sequence> {
         self.seqs.get_mut(&seq).ok_or(Error::UnknownSequence { seq })
     }
@@ -377,11 +395,11 @@ impl Engine {
         }
     }
 
-    /// Fills the plan: decoding sequences first, then prompts, each oldest first.
-    fn schedule(&mut self) -> Vec<Scheduled> {
+    /// Fills the plan: decoding sequences first, then prompts, each oldest first. A prompt that finds no pages lets no
+    /// younger one pass: the cache empties as decoding sequences end, and it goes on.
+    fn schedule(&mut self) {
         self.plan.clear();
-        let Capacity { max_tokens, max_seqs, .. } = self.run.capacity();
-        let mut scheduled: Vec<Scheduled> = vec![];
+        let StepCapacity { max_tokens, max_seqs, .. } = self.run.capacity().step;
         for is_decode in [true, false] {
             let ready =
                 self.seqs.iter().filter(|(_, s)| s.turn.is_some() && (s.n_pending() == 1) == is_decode);
@@ -391,9 +409,11 @@ impl Engine {
                 // Making room for others may have taken this one's pages: it is then a prompt again, for a later step.
                 let n_pending = self.seqs[&seq].n_pending();
                 let n = n_pending.min(room);
-                let is_due = (n_pending == 1) == is_decode && n > 0 && scheduled.len() < max_seqs;
-                if !is_due || !self.make_room(seq, n, &scheduled) {
+                if (n_pending == 1) != is_decode || n == 0 || self.in_flight.len() == max_seqs {
                     continue;
+                }
+                if !self.make_room(seq, n) {
+                    if is_decode { continue } else { break }
                 }
                 let sequence = self.seqs.get_mut(&seq).expect("it was just listed");
                 let start = sequence.table.len();
@@ -401,28 +421,36 @@ impl Engine {
                 let wants_logits = start + n == sequence.tokens.len();
                 let logits = if wants_logits { Logits::Last } else { Logits::None };
                 self.plan.push(&sequence.table, start, &sequence.tokens[start..start + n], logits);
-                scheduled.push(Scheduled { seq, start, wants_logits });
+                self.in_flight.push(Scheduled { seq, start, wants_logits });
             }
         }
-        scheduled
     }
 
-    /// Sees to the pages that `n` more tokens of `seq` need: takes them from parked sequences, then from the youngest that
-    /// are not in this step. False when that is not enough: `seq` waits. The first of a step never waits, because the
-    /// cache holds at least one of the longest sequences.
-    fn make_room(&mut self, seq: SeqId, n: usize, scheduled: &[Scheduled]) -> bool {
-        loop {
-            if self.seqs[&seq].table.needed(&self.pool, n) <= self.pool.n_free() {
-                return true;
+    /// Sees to the pages that `n` more tokens of `seq` need: takes them from parked sequences, then from the youngest, but
+    /// only from those younger than `seq` and not in this step. False, with nothing taken, when that is not enough: `seq`
+    /// waits. The oldest never waits long: the cache holds one of the longest sequences, and everybody else's pages are
+    /// its own to take.
+    fn make_room(&mut self, seq: SeqId, n: usize) -> bool {
+        let needed = self.seqs[&seq].table.needed(&self.pool, n);
+        let is_victim = |(id, s): &(&SeqId, &Sequence)| {
+            let is_in_step = self.in_flight.iter().any(|scheduled| scheduled.seq == **id);
+            **id != seq && !is_in_step && (s.turn.is_none() || **id > seq) && s.table.n_pages() > 0
+        };
+        // Parked ones first, from the oldest; then from the youngest.
+        let parked = self.seqs.iter().filter(is_victim).filter(|(_, s)| s.turn.is_none());
+        let young = self.seqs.iter().rev().filter(is_victim).filter(|(_, s)| s.turn.is_some());
+        let victims: Vec<SeqId> = parked.chain(young).map(|(&id, _)| id).collect();
+        // Shared pages come free with their last user only: this is the most that there can be.
+        let n_pages: usize = victims.iter().map(|id| self.seqs[id].table.n_pages()).sum();
+        if self.pool.n_free() + n_pages < needed {
+            return false;
+        }
+        for victim in victims {
+            if needed <= self.pool.n_free() {
+                break;
             }
-            let has_pages = |id: &SeqId| {
-                *id != seq && self.seqs[id].table.n_pages() > 0 && !scheduled.iter().any(|s| s.seq == *id)
-            };
-            let parked = self.seqs.keys().copied().find(|id| self.seqs[id].turn.is_none() && has_pages(id));
-            let Some(victim) = parked.or_else(|| self.seqs.keys().rev().copied().find(has_pages)) else {
-                return false;
-            };
             self.seqs.get_mut(&victim).expect("it was just found").table.clear(&mut self.pool);
         }
+        needed <= self.pool.n_free()
     }
 }

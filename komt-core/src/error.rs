@@ -139,6 +139,12 @@ pub enum Error {
         /// Ids that there are.
         vocab_size: usize,
     },
+    /// The hidden states of a text are not finite: the weights are damaged, or overflow.
+    #[error("text {text}: its hidden states are not finite numbers")]
+    NotFinite {
+        /// Which of the texts, from 0.
+        text: usize,
+    },
     /// An option that makes no sense.
     #[error("option `{name}`: expected {expected}, found {found}")]
     Option {

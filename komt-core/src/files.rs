@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use komt_kernels::WeightFormat;
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,6 +122,10 @@ impl TensorFiles {
         self.tensors.values().map(|tensor| tensor.bytes.len() as u64).sum()
     }
 
+    pub fn n_tensors(&self) -> usize {
+        self.tensors.len()
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -163,11 +167,14 @@ impl TensorFiles {
 
     /// Gives the mapped pages of a tensor back: it was copied, and will be read from the file if asked for again.
     pub fn release(&self, name: &str) {
-        let Some(Tensor { shard, bytes, .. }) = self.tensors.get(name) else { return };
-        // SAFETY: the mapping is of a file and read-only, so what is dropped comes back unchanged when it is read.
-        // Failure only means that the pages stay.
-        let _ = unsafe {
-            self.shards[*shard].unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len())
-        };
+        #[cfg(unix)]
+        if let Some(Tensor { shard, bytes, .. }) = self.tensors.get(name) {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the mapping is of a file and read-only, so what is dropped comes back unchanged when it is read.
+            // Failure only means that the pages stay.
+            let _ = unsafe { self.shards[*shard].unchecked_advise_range(advice, bytes.start, bytes.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = name; // the system takes pages of files back by itself
     }
 }

@@ -63,7 +63,7 @@ pub use load::{Device, LoadOptions, MemoryPlan, Model, Progress};
 pub use options::GenerateOptions;
 pub use scorer::{Score, Scorer};
 pub use sequence::{FinishReason, Token};
-pub use session::{Session, SharedEngine};
+pub use session::{Canceller, Session, SharedEngine};
 
 /// What applications may count on: weights shared across threads, engines and sessions moved to them.
 const _: () = {
@@ -78,6 +78,10 @@ const _: () = {
     is_send::<Engine>();
     is_send::<Session>();
     is_send::<Event>();
+    is_send::<LoadOptions>();
+    is_send_and_sync::<GenerateOptions>();
+    is_send_and_sync::<Token>();
+    is_send_and_sync::<Canceller>();
 };
 
 /// The README's programs compile.

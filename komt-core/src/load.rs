@@ -39,7 +39,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Weights, KV cache and scratch of one engine.
     pub fn total_bytes(&self) -> u64 {
-        self.weights_bytes + self.kv_bytes + self.scratch_bytes
+        self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.scratch_bytes)
     }
 }
 
@@ -85,14 +85,15 @@ pub enum Progress<'a> {
     },
 }
 
-type OnProgress = Box<dyn FnMut(Progress<'_>)>;
+type OnProgress = Box<dyn FnMut(Progress<'_>) + Send>;
 
 /// How a model is loaded.
 #[non_exhaustive]
 pub struct LoadOptions {
     /// Where it is to run.
     pub device: Device,
-    /// The most memory that the weights may take; `None`: what the device says is available.
+    /// The most memory that the weights, and each engine with them, may take. What the device says is available is a limit
+    /// in any case.
     pub memory_limit_bytes: Option<u64>,
     on_progress: Option<OnProgress>,
 }
@@ -110,14 +111,14 @@ impl LoadOptions {
         self
     }
 
-    /// With this limit to the memory of weights and engines.
+    /// With this limit to the memory of the weights, and of the weights and any one engine.
     pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
         self.memory_limit_bytes = Some(bytes);
         self
     }
 
     /// Telling `f` how far it is.
-    pub fn on_progress(mut self, f: impl FnMut(Progress<'_>) + 'static) -> Self {
+    pub fn on_progress(mut self, f: impl FnMut(Progress<'_>) + Send + 'static) -> Self {
         self.on_progress = Some(Box::new(f));
         self
     }
@@ -160,7 +161,7 @@ trait OnDevice: Send + Sync {
     fn runner(&self, capacity: Capacity) -> Result<Box<dyn Run>>;
     fn device_name(&self) -> String;
     fn available_bytes(&self) -> Option<u64>;
-    fn plan(&self, config: &Config, weights_bytes: u64, options: &EngineOptions) -> MemoryPlan;
+    fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan;
 }
 
 struct Loaded<B: Backend> {
@@ -178,19 +179,18 @@ impl<B: Backend + Clone + Sync> OnDevice for Loaded<B> {
     fn available_bytes(&self) -> Option<u64> {
         self.backend.available_bytes()
     }
-    fn plan(&self, config: &Config, weights_bytes: u64, options: &EngineOptions) -> MemoryPlan {
-        plan::<B>(config, weights_bytes, options)
+    fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan {
+        plan::<B>(config, weights_bytes, capacity)
     }
 }
 
-fn plan<B: Backend>(config: &Config, weights_bytes: u64, options: &EngineOptions) -> MemoryPlan {
-    let capacity = options.capacity(config);
+fn plan<B: Backend>(config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan {
     let kv_bytes_per_token = Runner::<B>::kv_bytes_per_token(config);
-    let pages = |n: usize| kv_bytes_per_token * (n * komt_cache::PAGE) as u64;
+    let pages = |n: usize| kv_bytes_per_token.saturating_mul((n * komt_cache::PAGE) as u64);
     MemoryPlan {
         weights_bytes,
         kv_bytes_per_token,
-        kv_bytes_per_seq: pages(capacity.table_len),
+        kv_bytes_per_seq: pages(capacity.step.table_len),
         kv_bytes: pages(capacity.n_pages),
         scratch_bytes: Runner::<B>::scratch_bytes(config, capacity),
     }
@@ -239,12 +239,11 @@ impl Model {
         check_vocabulary(&config, tokenizer.as_ref())?;
         let (generation_eos, defaults) =
             generation_config(&dir.join("generation_config.json"))?.unwrap_or_default();
-        defaults.check(config.vocab_size)?;
         let files = TensorFiles::open(dir)?;
         let weights_bytes = weights::check(&backend, &config, &files)?;
-        options.tell(Progress::Plan(plan::<B>(&config, weights_bytes, &EngineOptions::default())));
-        let available = options.memory_limit_bytes.or_else(|| backend.available_bytes());
-        enough("weights", weights_bytes, available)?;
+        let capacity = EngineOptions::default().capacity(&config);
+        options.tell(Progress::Plan(plan::<B>(&config, weights_bytes, capacity)));
+        enough("weights", weights_bytes, options.memory_limit_bytes, backend.available_bytes())?;
         let total_bytes = files.total_bytes();
         let weights = weights::load(&mut backend, &config, &files, &mut |tensor, done_bytes| {
             options.tell(Progress::Weights { tensor, done_bytes, total_bytes });
@@ -301,15 +300,24 @@ impl Model {
     }
 
     /// What an engine with these options will take.
-    pub fn memory_plan(&self, options: &EngineOptions) -> MemoryPlan {
-        self.inner.on_device.plan(&self.inner.config, self.inner.weights_bytes, options)
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub fn memory_plan(&self, options: &EngineOptions) -> Result<MemoryPlan> {
+        options.check(&self.inner.config)?;
+        Ok(self.plan(options.capacity(&self.inner.config)))
+    }
+
+    fn plan(&self, capacity: Capacity) -> MemoryPlan {
+        self.inner.on_device.plan(&self.inner.config, self.inner.weights_bytes, capacity)
     }
 
     /// A runner with this capacity, when there is memory for it.
-    pub(crate) fn runner(&self, capacity: Capacity, plan: MemoryPlan) -> Result<Box<dyn Run>> {
+    pub(crate) fn runner(&self, capacity: Capacity) -> Result<Box<dyn Run>> {
+        let plan = self.plan(capacity);
+        let needed_bytes = plan.kv_bytes.saturating_add(plan.scratch_bytes);
         let limit = self.inner.memory_limit_bytes.map(|limit| limit.saturating_sub(self.inner.weights_bytes));
-        let available = limit.or_else(|| self.inner.on_device.available_bytes());
-        enough("KV cache and scratch", plan.kv_bytes + plan.scratch_bytes, available)?;
+        enough("KV cache and scratch", needed_bytes, limit, self.inner.on_device.available_bytes())?;
         self.inner.on_device.runner(capacity)
     }
 
@@ -336,8 +344,9 @@ fn check_vocabulary(config: &Config, tokenizer: Option<&Tokenizer>) -> Result<()
     if tokenizer > model { Err(Error::Vocabulary { tokenizer, model }) } else { Ok(()) }
 }
 
-fn enough(what: &'static str, needed_bytes: u64, available: Option<u64>) -> Result<()> {
-    match available {
+/// The smaller of the user's limit and what the device has must be enough.
+fn enough(what: &'static str, needed_bytes: u64, limit: Option<u64>, available: Option<u64>) -> Result<()> {
+    match limit.into_iter().chain(available).min() {
         Some(available_bytes) if needed_bytes > available_bytes => {
             Err(Error::NotEnoughMemory { what, needed_bytes, available_bytes })
         }

@@ -1,8 +1,9 @@
 //! [`Prefill`]: whole texts through the model, packed into steps without padding. Embeddings and scores are made of it.
 
-use crate::runner::{Capacity, Run, Until};
+use crate::runner::{Run, Until};
 use crate::{Error, Model, Result};
-use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
+use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan};
+use komt_kernels::StepCapacity;
 use std::sync::{Mutex, PoisonError};
 
 /// Texts in one step at most: the page tables of a step are made for them.
@@ -39,18 +40,18 @@ impl Prefill {
     ) -> Result<Self> {
         let mut options = crate::EngineOptions::default().max_seqs(MAX_SEQS).max_step_tokens(max_step_tokens);
         options.max_context = max_context;
-        let max_context = options.context(model.config());
-        // Room for one text that goes on over many steps, and for the short ones behind it.
-        let table_len = ring_len(model.config().window, max_step_tokens, max_context);
-        let n_pages = table_len + max_step_tokens.div_ceil(PAGE) + MAX_SEQS;
-        options.kv_tokens = Some(n_pages * PAGE);
         options.check(model.config())?;
+        let max_context = options.context(model.config());
         let mut capacity = options.capacity(model.config());
-        if until == Until::Logits {
-            capacity.max_logits = capacity.max_tokens;
-        }
-        let run = model.runner(capacity, model.memory_plan(&options))?;
-        let state = State { run, pool: PagePool::new(n_pages), plan: StepPlan::new(table_len) };
+        let table_len = capacity.step.table_len;
+        // Room for one text that goes on over many steps, and for the short ones behind it.
+        capacity.n_pages = table_len + max_step_tokens.div_ceil(PAGE) + MAX_SEQS;
+        capacity.step.max_logits = match until {
+            Until::Logits => capacity.step.max_tokens,
+            Until::Hidden => 0,
+        };
+        let run = model.runner(capacity)?;
+        let state = State { run, pool: PagePool::new(capacity.n_pages), plan: StepPlan::new(table_len) };
         Ok(Self { model: model.clone(), max_context, until, state: Mutex::new(state) })
     }
 
@@ -100,7 +101,7 @@ impl State {
         table: &mut PageTable,
         until: Until,
     ) -> (Vec<Part>, Vec<PageTable>) {
-        let Capacity { max_tokens, max_seqs, table_len, .. } = self.run.capacity();
+        let StepCapacity { max_tokens, max_seqs, table_len, .. } = self.run.capacity().step;
         let logits = if until == Until::Logits { Logits::All } else { Logits::None };
         let (mut parts, mut finished) = (vec![], vec![]);
         self.plan.clear();

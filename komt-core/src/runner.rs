@@ -9,14 +9,8 @@ use std::sync::Arc;
 /// What a runner has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Rows of a step.
-    pub max_tokens: usize,
-    /// Sequences of a step.
-    pub max_seqs: usize,
-    /// Rows with logits.
-    pub max_logits: usize,
-    /// Pages in the table of each sequence (`komt_cache::ring_len`).
-    pub table_len: usize,
+    /// The largest step.
+    pub step: StepCapacity,
     /// Pages of all sequences together.
     pub n_pages: usize,
 }
@@ -49,11 +43,11 @@ impl<B: Backend> Runner<B> {
     /// Out of memory.
     pub fn new(mut b: B, model: Arc<Mistral<B>>, capacity: Capacity) -> Result<Self> {
         let c = &model.config;
-        let Capacity { max_tokens, max_seqs, max_logits, table_len, n_pages } = capacity;
+        let StepCapacity { max_tokens, max_logits, .. } = capacity.step;
         let scratch = Scratch::alloc(&mut b, c, max_tokens, max_logits)?;
-        let layer = |_| KvLayer::<B>::alloc(&mut b, n_pages * PAGE, c.kv_dim());
+        let layer = |_| KvLayer::<B>::alloc(&mut b, capacity.n_pages * PAGE, c.kv_dim());
         let kv = (0..c.n_layers).map(layer).collect::<komt_kernels::Result<_>>()?;
-        let step = Step::<B>::alloc(&mut b, StepCapacity { max_tokens, max_seqs, max_logits, table_len })?;
+        let step = Step::<B>::alloc(&mut b, capacity.step)?;
         let out = vec![0.0; (max_logits * c.vocab_size).max(max_tokens * c.dim)];
         let act = vec![B::Act::default(); max_tokens * c.dim];
         Ok(Self { b, model, scratch, kv, step, capacity, out, act })
@@ -66,8 +60,8 @@ impl<B: Backend> Runner<B> {
 
     /// Bytes that a runner takes besides weights and KV cache.
     pub fn scratch_bytes(c: &Config, capacity: Capacity) -> u64 {
-        let Capacity { max_tokens, max_seqs, max_logits, table_len, .. } = capacity;
-        let step = StepCapacity { max_tokens, max_seqs, max_logits, table_len }.size_bytes();
+        let StepCapacity { max_tokens, max_logits, .. } = capacity.step;
+        let step = capacity.step.size_bytes();
         let out = 4 * (max_logits * c.vocab_size).max(max_tokens * c.dim)
             + size_of::<B::Act>() * max_tokens * c.dim;
         Scratch::<B>::size_bytes(c, max_tokens, max_logits) + 2 * step + out as u64
@@ -96,7 +90,7 @@ impl<B: Backend> Run for Runner<B> {
         let StepDims { n_tokens, n_logits, .. } = plan.dims();
         let is_decode = until == Until::Logits && plan.is_decode();
         if is_decode {
-            plan.pad_to(b.pad_rows(n_tokens).min(capacity.max_tokens.min(capacity.max_seqs)));
+            plan.pad_to(b.pad_rows(n_tokens).min(capacity.step.max_tokens.min(capacity.step.max_seqs)));
         }
         step.load(b, plan)?;
         scratch.set_rows(plan.dims());

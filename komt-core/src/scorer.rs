@@ -53,12 +53,16 @@ impl Scorer {
         Ok(Self { prefill: Prefill::new(model, Until::Logits, MAX_STEP_TOKENS, max_context)? })
     }
 
-    /// Scores a text, with BOS in front where the tokenizer has one.
+    /// Scores a text, with BOS in front where the tokenizer has one. What it says of control tokens is text; to score
+    /// those, encode it yourself and use [`Scorer::score_ids`].
     ///
     /// # Errors
     /// `Error::NoTokenizer`, `Error::EmptyPrompt`, `Error::TooLong`, the device's.
     pub fn score(&self, text: &str) -> Result<Score> {
-        self.score_ids(self.prefill.model().tokenizer()?.encode_with_bos(text)?)
+        let tokenizer = self.prefill.model().tokenizer()?;
+        let mut ids: Vec<u32> = tokenizer.bos().into_iter().collect();
+        ids.extend(tokenizer.encode_plain(text)?);
+        self.score_ids(ids)
     }
 
     /// Scores token ids, as they are.
@@ -77,7 +81,7 @@ impl Scorer {
         Ok(Score { ids, logprobs })
     }
 
-    /// The logits of every position, `[n_tokens, vocab_size]`, shown row by row.
+    /// The logits of every position, `[n_tokens, vocab_size]`, shown row by row. `visit` must not use this scorer.
     ///
     /// # Errors
     /// As [`Scorer::score_ids`].

@@ -1,10 +1,11 @@
 //! [`Session`]: one conversation.
 
-use crate::{Engine, Event, FinishReason, GenerateOptions, Result, SeqId, Token};
-use komt_tokenize::{Message, Template};
+use crate::{Engine, Error, Event, FinishReason, GenerateOptions, Result, SeqId, Token};
+use komt_tokenize::{Message, Role, Template};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// An engine that several sessions share, on one thread or on many. Cloning is cheap.
@@ -13,16 +14,17 @@ use std::time::Duration;
 /// one thread advance together, and sessions on several threads are batched.
 #[derive(Clone)]
 pub struct SharedEngine {
-    hub: Arc<Mutex<Hub>>,
+    state: Arc<Mutex<State>>,
+    n_waiting: Arc<AtomicUsize>, // threads that want the engine for something else than a step: they go first
 }
 
-struct Hub {
+struct State {
     engine: Engine,
     sessions: HashMap<SeqId, Sender<Event>>,
 }
 
-impl Hub {
-    /// One step; every session gets its events.
+impl State {
+    /// One step; every session gets its events. Those of sequences that are no session's are dropped.
     fn step(&mut self) -> Result<()> {
         for event in self.engine.step()? {
             if let Some(session) = self.sessions.get(&event.seq()) {
@@ -35,17 +37,18 @@ impl Hub {
 }
 
 impl SharedEngine {
-    /// Shares `engine`.
+    /// Shares `engine`. Sequences that were submitted to it before go on, but nobody hears of them.
     pub fn new(engine: Engine) -> Self {
-        Self { hub: Arc::new(Mutex::new(Hub { engine, sessions: HashMap::new() })) }
+        let state = State { engine, sessions: HashMap::new() };
+        Self { state: Arc::new(Mutex::new(state)), n_waiting: Arc::default() }
     }
 
     /// A new conversation, with the model's own generation options and the default template.
     pub fn session(&self) -> Session {
-        let mut hub = self.lock();
-        let options = hub.engine.model().generate_options();
-        let seq = hub.engine.open();
-        Session::on(self.clone(), &mut hub, seq, options)
+        let mut state = self.lock();
+        let options = state.engine.model().generate_options();
+        let seq = state.engine.open();
+        Session::on(self.clone(), &mut state, seq, options)
     }
 
     /// Pages of the KV cache that are free, and all of them.
@@ -53,9 +56,39 @@ impl SharedEngine {
         self.lock().engine.pages()
     }
 
-    /// A panic of another thread leaves the engine as consistent as an error does.
-    fn lock(&self) -> MutexGuard<'_, Hub> {
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Between two steps at the latest. A panic in another thread's step is as good as an error: the engine forgets the
+    /// step before it does anything else.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.n_waiting.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.n_waiting.fetch_sub(1, Ordering::SeqCst);
+        state
+    }
+
+    /// For a step: only when nobody has the engine or waits for it.
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        use std::sync::TryLockError::{Poisoned, WouldBlock};
+        if self.n_waiting.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(WouldBlock) => None,
+        }
+    }
+}
+
+/// Stops the answers of one session, from anywhere: the iterator ends before its next step.
+#[derive(Debug, Clone, Default)]
+pub struct Canceller {
+    is_cancelled: Arc<AtomicBool>,
+}
+
+impl Canceller {
+    /// Stops the answer that is being generated. Does nothing when none is.
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::SeqCst);
     }
 }
 
@@ -89,12 +122,13 @@ pub struct Session {
     answer: String,
     is_generating: bool,
     finish_reason: Option<FinishReason>,
+    canceller: Canceller,
 }
 
 impl Session {
-    fn on(shared: SharedEngine, hub: &mut Hub, seq: SeqId, options: GenerateOptions) -> Self {
+    fn on(shared: SharedEngine, state: &mut State, seq: SeqId, options: GenerateOptions) -> Self {
         let (sender, events) = channel();
-        hub.sessions.insert(seq, sender);
+        state.sessions.insert(seq, sender);
         Self {
             shared,
             seq,
@@ -105,6 +139,7 @@ impl Session {
             answer: String::new(),
             is_generating: false,
             finish_reason: None,
+            canceller: Canceller::default(),
         }
     }
 
@@ -120,10 +155,22 @@ impl Session {
         self
     }
 
-    /// A system message for the first turn, where the template has a place for one.
-    pub fn with_system(mut self, text: impl Into<String>) -> Self {
-        self.messages.insert(0, Message::system(text));
-        self
+    /// With a system message, for templates that have a place for one.
+    ///
+    /// # Errors
+    /// [`Error::Option`] once something was said: the model has read the beginning.
+    pub fn with_system(mut self, text: impl Into<String>) -> Result<Self> {
+        if self.messages.iter().any(|message| message.role != Role::System) {
+            let (expected, found) = ("before the first turn", format!("{} messages", self.messages.len()));
+            return Err(Error::Option { name: "system", expected: expected.into(), found });
+        }
+        self.messages = vec![Message::system(text)];
+        Ok(self)
+    }
+
+    /// A handle that stops this session's answers from other threads, or from a signal handler.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// Starts a turn with the user's text; an answer that is still being generated is stopped first.
@@ -137,17 +184,7 @@ impl Session {
             self.messages.pop();
             return Err(error);
         }
-        (self.is_generating, self.finish_reason) = (true, None);
-        Ok(self)
-    }
-
-    /// Starts a turn with token ids, as they are, after everything so far.
-    ///
-    /// # Errors
-    /// As [`Engine::append`].
-    pub fn push_ids(&mut self, ids: &[u32]) -> Result<&mut Self> {
-        self.stop();
-        self.shared.lock().engine.append(self.seq, ids, self.options.clone())?;
+        self.canceller.is_cancelled.store(false, Ordering::SeqCst);
         (self.is_generating, self.finish_reason) = (true, None);
         Ok(self)
     }
@@ -157,12 +194,13 @@ impl Session {
         if !self.is_generating {
             return String::new();
         }
-        // Under the lock nobody adds events: what is in the channel now is all, and the next step tells of the end.
+        // Under the lock nobody adds events: what is in the channel now is all, and the engine tells of the end.
         let shared = self.shared.clone();
-        let mut hub = shared.lock();
-        hub.engine.cancel(self.seq);
+        let mut state = shared.lock();
+        state.engine.cancel(self.seq);
         let mut tail = String::new();
-        let waiting: Vec<Event> = self.events.try_iter().chain(hub.engine.take_events(self.seq)).collect();
+        let waiting: Vec<Event> = self.events.try_iter().chain(state.engine.take_events(self.seq)).collect();
+        drop(state);
         for event in waiting {
             match event {
                 Event::Token { token, .. } => tail += &token.text,
@@ -194,41 +232,41 @@ impl Session {
     /// None of today's: a session's sequence is always there.
     pub fn fork(&mut self) -> Result<Session> {
         self.stop();
-        let mut hub = self.shared.lock();
-        let seq = hub.engine.fork(self.seq)?;
-        let mut fork = Session::on(self.shared.clone(), &mut hub, seq, self.options.clone());
+        let mut state = self.shared.lock();
+        let seq = state.engine.fork(self.seq)?;
+        let mut fork = Session::on(self.shared.clone(), &mut state, seq, self.options.clone());
         fork.template = self.template.clone();
         fork.messages = self.messages.clone();
         Ok(fork)
     }
 
-    /// Hands the newest message to the engine.
+    /// Hands the newest message to the engine. Templates and tokenizer work without its lock.
     fn start_message(&mut self) -> Result<()> {
-        let mut hub = self.shared.lock();
-        let model = hub.engine.model().clone();
-        let tokenizer = model.tokenizer()?;
-        let tokens = hub.engine.tokens(self.seq)?;
-        if tokens.is_empty() {
-            let ids = self.template.prompt_ids(tokenizer, &self.messages)?;
-            return hub.engine.append(self.seq, &ids, self.options.clone());
-        }
-        match self.template.next_turn_ids(tokenizer, &self.messages) {
-            Ok(mut ids) => {
+        let (model, tokens) = {
+            let state = self.shared.lock();
+            (state.engine.model().clone(), state.engine.tokens(self.seq)?.to_vec())
+        };
+        let (tokenizer, messages) = (model.tokenizer()?, &self.messages);
+        let (keep, ids) = if tokens.is_empty() {
+            (0, self.template.prompt_ids(tokenizer, messages)?)
+        } else {
+            match self.template.next_turn_ids(tokenizer, messages) {
                 // The answer was sampled with its EOS, or was cut off before it.
-                if tokens.last() == ids.first() {
-                    ids.remove(0);
+                Ok(ids) if tokens.last() == ids.first() => (tokens.len(), ids[1..].to_vec()),
+                Ok(ids) => (tokens.len(), ids),
+                // The template writes earlier turns otherwise once there are later ones: the cache serves as far as it can.
+                Err(komt_tokenize::Error::NotAppendable { .. }) => {
+                    let ids = self.template.prompt_ids(tokenizer, messages)?;
+                    let n_common = tokens.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+                    let keep = n_common.min(ids.len().saturating_sub(1));
+                    (keep, ids[keep..].to_vec())
                 }
-                hub.engine.append(self.seq, &ids, self.options.clone())
+                Err(error) => return Err(error.into()),
             }
-            // The template writes earlier turns otherwise once there are later ones: the cache serves as far as it can.
-            Err(komt_tokenize::Error::NotAppendable { .. }) => {
-                let ids = self.template.prompt_ids(tokenizer, &self.messages)?;
-                let common = tokens.iter().zip(&ids).take_while(|(a, b)| a == b).count().min(ids.len() - 1);
-                hub.engine.rewind(self.seq, common)?;
-                hub.engine.append(self.seq, &ids[common..], self.options.clone())
-            }
-            Err(error) => Err(error.into()),
-        }
+        };
+        let mut state = self.shared.lock();
+        state.engine.rewind(self.seq, keep)?;
+        state.engine.append(self.seq, &ids, self.options.clone())
     }
 
     fn end_turn(&mut self) {
@@ -263,21 +301,27 @@ impl Iterator for Session {
     /// The next token of the answer; `None` at its end. After an error the answer has ended.
     fn next(&mut self) -> Option<Result<Token>> {
         while self.is_generating {
+            if self.canceller.is_cancelled.load(Ordering::SeqCst) {
+                self.stop();
+                return None;
+            }
             if let Ok(event) = self.events.try_recv() {
                 return self.take(event);
             }
             let shared = self.shared.clone();
-            let stepped = match shared.hub.try_lock() {
-                Ok(mut hub) => hub.step(),
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().step(),
-                // Another session runs a step, perhaps with our token: wait for it.
-                Err(TryLockError::WouldBlock) => {
-                    if let Ok(event) = self.events.recv_timeout(Duration::from_millis(1)) {
-                        return self.take(event);
-                    }
-                    Ok(())
+            let Some(mut state) = shared.try_lock() else {
+                // Another session runs a step, perhaps with our token.
+                if let Ok(event) = self.events.recv_timeout(Duration::from_millis(1)) {
+                    return self.take(event);
                 }
+                continue;
             };
+            // What came between the look into the channel and the lock.
+            if let Ok(event) = self.events.try_recv() {
+                return self.take(event);
+            }
+            let stepped = state.step();
+            drop(state);
             if let Err(error) = stepped {
                 self.stop();
                 self.finish_reason = Some(FinishReason::Failed);
@@ -290,9 +334,9 @@ impl Iterator for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut hub = self.shared.lock();
-        hub.engine.close(self.seq);
-        hub.sessions.remove(&self.seq);
+        let mut state = self.shared.lock();
+        state.engine.close(self.seq);
+        state.sessions.remove(&self.seq);
     }
 }
 

@@ -21,10 +21,11 @@ impl StopText {
         Self { stops: stops.to_vec(), held: String::new() }
     }
 
-    /// Takes `text` in. The stop string that begins first wins; of several at one place, any.
+    /// Takes `text` in. The stop string that is complete first wins, whatever pieces the text comes in; of several that end
+    /// at one place, the longest.
     pub fn push(&mut self, text: &str) -> Passed {
         self.held.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
+        if let Some(at) = first_match(&self.held, &self.stops) {
             self.held.truncate(at);
             return Passed::Stop(std::mem::take(&mut self.held));
         }
@@ -37,6 +38,12 @@ impl StopText {
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
+}
+
+/// Where the stop string begins that is complete first.
+fn first_match(text: &str, stops: &[String]) -> Option<usize> {
+    let matches = stops.iter().filter_map(|stop| text.find(stop).map(|at| (at + stop.len(), at)));
+    matches.min().map(|(_, at)| at)
 }
 
 /// Bytes of the longest tail of `text` that `stop` begins with.
@@ -60,11 +67,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_place_wins_and_the_tail_is_flushed() {
+    fn what_is_complete_first_wins_and_the_tail_is_flushed() {
         let mut stop = StopText::new(&["cd".into(), "bcde".into()]);
         assert_eq!(stop.push("abc"), Passed::Text("a".into()));
         assert_eq!(stop.finish(), "bc");
-        assert_eq!(stop.push("abcdef"), Passed::Stop("a".into()));
+        assert_eq!(stop.push("abcdef"), Passed::Stop("ab".into()));
+        assert_eq!(stop.push("bce"), Passed::Text("bce".into()));
     }
 
     /// Against the naive twin: cut the whole text at the first stop string.
@@ -77,10 +85,18 @@ mod tests {
             vec!["가나가"],
             vec!["나다", "다라가"],
             vec!["zz"],
+            vec!["cd", "bcda"],
+            vec!["cda", "bcda"],
             vec![],
         ] {
             let stops: Vec<String> = stops.into_iter().map(String::from).collect();
-            let cut = stops.iter().filter_map(|stop| text.find(stop)).min().unwrap_or(text.len());
+            // The shortest beginning of the text that ends in a stop string, without the longest such.
+            let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+            let cut = ends.flat_map(|end| {
+                let stop = stops.iter().filter(|stop| text[..end].ends_with(*stop)).map(String::len).max();
+                stop.map(|len| end - len)
+            });
+            let cut = cut.into_iter().next().unwrap_or(text.len());
             for size in 1..6 {
                 let (mut stop, mut got) = (StopText::new(&stops), String::new());
                 let chars: Vec<char> = text.chars().collect();

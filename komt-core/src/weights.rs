@@ -71,6 +71,14 @@ fn is_ignored(c: &Config, name: &str) -> bool {
 /// The names that the files have must be those that the configuration needs; each must have its shape and a type that is
 /// read. Returns the bytes that the backend will keep.
 pub(crate) fn check<B: Backend>(b: &B, c: &Config, files: &TensorFiles) -> Result<u64> {
+    if c.n_layers > files.n_tensors() {
+        return Err(Error::Config {
+            path: files.dir.join("config.json"),
+            field: "num_hidden_layers".into(),
+            expected: format!("no more than the {} tensors of the files", files.n_tensors()),
+            found: c.n_layers.to_string(),
+        });
+    }
     let (matrices, vectors) = tensors(c);
     let needed: BTreeSet<&str> = matrices
         .iter()

@@ -9,9 +9,8 @@ use komt_core::{
 };
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
-use std::cell::RefCell;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use support::*;
 
 fn load_error(dir: &Path) -> Error {
@@ -190,6 +189,13 @@ fn wrong_shapes_types_and_names() {
         },
     );
     // A configuration of another model.
+    expect(
+        "head64",
+        "`num_hidden_layers`: expected no more than the 21 tensors of the files, found 2000000000",
+        |dir| {
+            change_config(dir, "num_hidden_layers", json!(2_000_000_000));
+        },
+    );
     let error = expect("head64", "model.layers.2.", |dir| change_config(dir, "num_hidden_layers", json!(3)));
     assert!(
         matches!(&error, Error::Tensors { missing, unknown, .. } if missing.len() == 9 && unknown.is_empty())
@@ -274,6 +280,37 @@ fn special_files_are_honoured() {
 }
 
 #[test]
+fn generation_config_is_read_as_transformers_does() {
+    let options = |text: &str| {
+        let dir = with_config(&models().join("head64"), |_| {});
+        std::fs::write(dir.path().join("generation_config.json"), text).unwrap();
+        Model::load(dir.path(), LoadOptions::default()).map(|model| model.generate_options())
+    };
+    let off = options(r#"{"do_sample":true,"top_k":0,"temperature":0,"top_p":0}"#).unwrap().sampling;
+    assert_eq!((off.top_k, off.temperature, off.top_p), (0, 0.0, 0.0));
+    let more = r#"{"do_sample":true,"typical_p":0.9,"epsilon_cutoff":0.01,"eta_cutoff":0.02,"no_repeat_ngram_size":3}"#;
+    let more = options(more).unwrap().sampling;
+    assert_eq!(
+        (more.typical_p, more.epsilon_cutoff, more.eta_cutoff, more.no_repeat_ngram),
+        (0.9, 0.01, 0.02, 3)
+    );
+    assert!(options(r#"{"temperature":0.7}"#).unwrap().sampling.is_greedy(), "do_sample is off");
+    let error = options(r#"{"repetition_penalty":-1}"#).unwrap_err();
+    assert!(error.to_string().contains("generation_config.json: `repetition_penalty`: expected"), "{error}");
+}
+
+#[test]
+fn embeddings_that_are_not_numbers() {
+    let dir = with_config(&models().join("head64"), |_| {});
+    edit(dir.path(), |tensors| tensor(tensors, "model.norm.weight").3[1] = 0x7f);
+    edit(dir.path(), |tensors| tensor(tensors, "model.norm.weight").3[0] = 0xc0);
+    let model = load(dir.path(), Isa::detect());
+    let embedder = Embedder::new(&model, EmbedOptions::default()).unwrap();
+    let error = embedder.embed_ids(&[vec![1, 2], vec![3]], &[0, 0]).unwrap_err();
+    assert_eq!(error.to_string(), "text 0: its hidden states are not finite numbers");
+}
+
+#[test]
 fn prompts() {
     let model = load(&models().join("head64"), Isa::detect());
     let mut engine = Engine::new(&model, EngineOptions::default().max_context(32)).unwrap();
@@ -297,6 +334,7 @@ fn prompts() {
     assert!(matches!(embedder.embed_ids(&[vec![1, 2]], &[2]), Err(Error::EmptyPrompt)));
     assert!(matches!(embedder.embed_ids(&[vec![1; 9]], &[0]), Err(Error::TooLong { tokens: 9, max: 8 })));
     assert!(matches!(embedder.embed_ids(&[vec![400]], &[0]), Err(Error::TokenId { id: 400, .. })));
+    assert!(matches!(embedder.embed_ids(&[vec![1]], &[]), Err(Error::Option { name: "n_excluded", .. })));
     assert!(embedder.embed_ids(&[], &[]).unwrap().is_empty());
     let scorer = Scorer::new(&model, Some(8)).unwrap();
     assert!(matches!(scorer.score_ids(vec![]), Err(Error::EmptyPrompt)));
@@ -324,21 +362,28 @@ fn options() {
         wrong(base().sampling(sampling), part);
     }
     assert_eq!(engine.pages().0, engine.pages().1);
-    for (options, part) in [
-        (EngineOptions::default().max_seqs(0), "option `max_seqs`: expected at least 1, found 0"),
-        (
-            EngineOptions::default().max_step_tokens(0),
-            "option `max_step_tokens`: expected at least 1, found 0",
-        ),
-        (EngineOptions::default().max_context(1), "option `max_context`: expected at least 2, found 1"),
-        (
-            EngineOptions::default().max_context(100).kv_tokens(64),
-            "option `kv_tokens`: expected at least 112, found 64",
-        ),
+    let huge = usize::MAX;
+    let base = EngineOptions::default;
+    for (options, name, least, found) in [
+        (base().max_seqs(0), "max_seqs", 1, 0),
+        (base().max_seqs(huge), "max_seqs", 1, huge),
+        (base().max_step_tokens(0), "max_step_tokens", 1, 0),
+        (base().max_step_tokens(1 << 62), "max_step_tokens", 1, 1 << 62),
+        (base().max_context(1), "max_context", 2, 1),
+        (base().max_context(huge), "max_context", 2, huge),
+        (base().max_context(100).kv_tokens(64), "kv_tokens", 112, 64),
+        (base().max_context(100).kv_tokens(1 << 60), "kv_tokens", 112, 1 << 60),
     ] {
         let error = Engine::new(&model, options).err().unwrap();
-        assert_eq!(error.to_string(), part);
+        let expected = format!("option `{name}`: expected at least {least} and below 2^30, found {found}");
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(model.memory_plan(&options).unwrap_err().to_string(), expected);
     }
+    for options in [EmbedOptions::default().max_step_tokens(huge), EmbedOptions::default().max_context(huge)]
+    {
+        assert!(matches!(Embedder::new(&model, options), Err(Error::Option { .. })));
+    }
+    assert!(matches!(Scorer::new(&model, Some(huge)), Err(Error::Option { .. })));
     for n in [0, 65] {
         let error = Embedder::new(&model, EmbedOptions::default().dimensions(n)).unwrap_err();
         assert_eq!(
@@ -351,51 +396,52 @@ fn options() {
 #[test]
 fn not_enough_memory_is_found_before_anything_is_allocated() {
     let dir = models().join("head64");
-    let seen = Rc::new(RefCell::new(vec![]));
+    let seen = Arc::new(Mutex::new(vec![]));
     let log = seen.clone();
     let options = LoadOptions::default()
         .memory_limit_bytes(1000)
-        .on_progress(move |p| log.borrow_mut().push(format!("{p:?}")));
+        .on_progress(move |p| log.lock().unwrap().push(format!("{p:?}")));
     let error = Model::load(&dir, options).unwrap_err();
     assert!(
         matches!(error, Error::NotEnoughMemory { what: "weights", available_bytes: 1000, .. }),
         "{error}"
     );
-    assert_eq!(seen.borrow().len(), 1, "the plan, and nothing else: {seen:?}");
-    assert!(seen.borrow()[0].starts_with("Plan("));
+    assert_eq!(seen.lock().unwrap().len(), 1, "the plan, and nothing else: {seen:?}");
+    assert!(seen.lock().unwrap()[0].starts_with("Plan("));
 
     let weights = Model::load(&dir, LoadOptions::default())
         .unwrap()
         .memory_plan(&EngineOptions::default())
+        .unwrap()
         .weights_bytes;
     let model = Model::load(&dir, LoadOptions::default().memory_limit_bytes(weights + 5000)).unwrap();
-    let plan = model.memory_plan(&EngineOptions::default());
+    let plan = model.memory_plan(&EngineOptions::default()).unwrap();
     let error = Engine::new(&model, EngineOptions::default()).err().unwrap();
     let expected =
         format!("KV cache and scratch: {} bytes needed, 5000 available", plan.kv_bytes + plan.scratch_bytes);
     assert_eq!(error.to_string(), expected);
     // The real machine's memory is a limit too.
-    let huge = EngineOptions::default().kv_tokens(1 << 31);
+    let huge = EngineOptions::default().kv_tokens((1 << 30) - 16);
     let model = Model::load(&dir, LoadOptions::default()).unwrap();
     assert!(matches!(Engine::new(&model, huge).err().unwrap(), Error::NotEnoughMemory { .. }));
 }
 
 #[test]
 fn loading_tells_how_far_it_is() {
-    let seen = Rc::new(RefCell::new(vec![]));
+    let seen = Arc::new(Mutex::new(vec![]));
     let log = seen.clone();
     let options = LoadOptions::default().on_progress(move |progress| {
         if let Progress::Weights { tensor, done_bytes, total_bytes } = progress {
-            log.borrow_mut().push((tensor.to_string(), done_bytes, total_bytes));
+            log.lock().unwrap().push((tensor.to_string(), done_bytes, total_bytes));
         }
     });
     let model = Model::load(models().join("tiny_sharded"), options).unwrap();
-    let seen = seen.borrow();
+    let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 9 * model.config().n_layers + 3, "every tensor");
     assert!(seen.windows(2).all(|pair| pair[0].1 < pair[1].1), "bytes only grow");
     assert_eq!(seen.last().unwrap().1, seen.last().unwrap().2, "and end at the total");
     // The plan is what the files hold; the bf16 norms are kept as f32.
     let norms = (2 * model.config().n_layers as u64 + 1) * model.config().dim as u64 * 2;
-    let plan = model.memory_plan(&EngineOptions::default());
+    let plan = model.memory_plan(&EngineOptions::default()).unwrap();
     assert_eq!(plan.weights_bytes, seen.last().unwrap().2 + norms);
 }

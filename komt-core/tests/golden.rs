@@ -31,6 +31,7 @@ fn check(name: &str, dir: &Path, isa: Isa, max_tokens: usize) -> f64 {
         n_cases += 1;
     }
     assert!(n_cases > 0, "{name} has float32 cases");
+    assert!(n_greedy >= 16, "{name}: {n_greedy} greedy tokens could be compared");
     eprintln!(
         "{name} {isa:?}: {n_cases} cases, worst logits NMSE {worst:.1e}, {n_greedy} greedy tokens equal"
     );

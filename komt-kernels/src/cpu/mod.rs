@@ -112,8 +112,17 @@ impl Cpu {
         self.pool.current_num_threads()
     }
 
-    /// Runs `f` on a thread of the pool. Steps that run inside do not change threads; nothing else is different.
+    /// Runs `f` on a thread of the pool: steps that run inside do not change threads. `f` must not start parallel
+    /// iterators that use an embedder, a scorer or sessions: a thread that waits for its part of a step would take up such
+    /// work, and wait for itself.
+    ///
+    /// Called from a thread of another pool it waits on a thread of its own, for the same reason: such a thread would
+    /// otherwise take up its own pool's work meanwhile, with a lock in its hands that this work may want.
     pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        if rayon::current_thread_index().is_some() && self.pool.current_thread_index().is_none() {
+            let done = std::thread::scope(|scope| scope.spawn(|| self.pool.install(f)).join());
+            return done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
         self.pool.install(f)
     }
 
@@ -125,7 +134,7 @@ impl Cpu {
         if n_tasks <= 1 {
             return task(0..n);
         }
-        self.pool.install(|| {
+        self.install(|| {
             (0..n_tasks).into_par_iter().for_each(|i| task(i * size..n.min((i + 1) * size)));
         });
     }
@@ -181,7 +190,7 @@ impl Cpu {
         let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         for part in parts {
             let (to, after) = rest.split_at_mut(part.len());
-            self.pool.install(|| {
+            self.install(|| {
                 to.par_chunks_mut(BLOCK)
                     .zip(part.par_chunks(BLOCK))
                     .for_each(|(to, from)| to.copy_from_slice(from));
@@ -202,12 +211,12 @@ impl Backend for Cpu {
         format!("CPU ({:?}, {} threads)", self.isa, self.threads())
     }
 
-    /// What the system says is available, limited by the control group's limit where there is one.
+    /// What the system says is available, and at most what is left of the control group's limit where there is one.
     fn available_bytes(&self) -> Option<u64> {
         let mut system = sysinfo::System::new();
         system.refresh_memory();
         let group = system.cgroup_limits().map_or(u64::MAX, |c| c.total_memory.saturating_sub(c.rss));
-        Some(system.available_memory().min(group)).filter(|&bytes| bytes > 0)
+        (system.total_memory() > 0).then(|| system.available_memory().min(group))
     }
 
     fn alloc<T: Elem>(&mut self, len: usize) -> Result<Vec<T>> {
@@ -224,8 +233,6 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    /// # Panics
-    /// On a big-endian host: files are little-endian.
     fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<CpuWeight> {
         const { assert!(cfg!(target_endian = "little"), "weights are little-endian") };
         weight.check();
@@ -300,7 +307,6 @@ impl Backend for Cpu {
         _key: Option<StepDims>,
         body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
     ) -> Result<()> {
-        let pool = self.pool.clone();
-        pool.install(|| body(self))
+        self.clone().install(|| body(self))
     }
 }

@@ -43,24 +43,22 @@ pub(crate) fn run(
 ) {
     check(qkv, kv, step, inv_freq, attn);
     let (cols, q_dim, kv_dim) = (qkv.cols, attn.q_dim(), attn.kv_dim());
-    let (positions, slots) = (step.positions(), step.slots());
-    let (qkv, k_cache, v_cache) =
-        (SharedMut::new(&mut qkv.buf), SharedMut::new(&mut kv.k), SharedMut::new(&mut kv.v));
-    cpu.for_ranges(positions.len(), 4, |rows| {
-        for r in rows {
+    let (positions, rows) = (step.positions(), SharedMut::new(&mut qkv.buf));
+    cpu.for_ranges(positions.len(), 4, |range| {
+        for r in range {
             // SAFETY: each row belongs to one task.
-            let row = unsafe { qkv.slice(r * cols, cols) };
-            rotate(&mut row[..q_dim + kv_dim], positions[r], inv_freq);
-            if slots[r] == PAD_SLOT {
-                continue;
-            }
-            let at = slots[r] as usize * kv_dim;
-            // SAFETY: a step plan gives each of its tokens a slot of its own.
-            let (k, v) = unsafe { (k_cache.slice(at, kv_dim), v_cache.slice(at, kv_dim)) };
-            k.copy_from_slice(&row[q_dim..][..kv_dim]);
-            v.copy_from_slice(&row[q_dim + kv_dim..]);
+            let row = unsafe { rows.slice(r * cols, q_dim + kv_dim) };
+            rotate(row, positions[r], inv_freq);
         }
     });
+    // On one thread: nothing forbids a plan that gives two tokens the same slot, and this is a copy of a few rows.
+    for (row, &slot) in qkv.buf.chunks_exact(cols).zip(step.slots()) {
+        if slot != PAD_SLOT {
+            let at = slot as usize * kv_dim;
+            kv.k[at..at + kv_dim].copy_from_slice(&row[q_dim..][..kv_dim]);
+            kv.v[at..at + kv_dim].copy_from_slice(&row[q_dim + kv_dim..]);
+        }
+    }
 }
 
 /// Rotates every head of `heads` (`[.., head_dim]`) by position `pos`.
