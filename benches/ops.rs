@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use komt_benches::is_test;
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, first_visible, ring_len};
@@ -43,6 +43,7 @@ fn scalar() -> Cpu {
 
 fn group<'a>(c: &'a mut Criterion, op: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = c.benchmark_group(op);
+    group.sampling_mode(SamplingMode::Flat); // some cases take a tenth of a second
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     group
 }
