@@ -40,15 +40,15 @@ fn run(args: &Args) -> Result<()> {
     })?;
     let model = args.model.load()?;
     let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default())?);
-    let begin = || {
+    let begin = || -> Result<Session> {
         let (options, template) = (args.generate.options(&model), args.generate.template.clone());
         let session = engine.session().with_options(options).with_template(template);
-        match &args.system {
-            Some(text) => session.with_system(text),
+        Ok(match &args.system {
+            Some(text) => session.with_system(text)?,
             None => session,
-        }
+        })
     };
-    let mut session = begin();
+    let mut session = begin()?;
     note("Ctrl-C stops an answer, /reset forgets the conversation, Ctrl-D or /quit ends.");
     loop {
         if std::io::stdin().is_terminal() {
@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<()> {
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
-            "/reset" => session = begin(),
+            "/reset" => session = begin()?,
             text => answer(&mut session, text)?,
         }
     }

@@ -161,7 +161,7 @@ impl ModelArgs {
             if self.threads.is_some() || self.isa.is_some() { Device::Cpu(self.cpu()) } else { Device::Auto };
         let bar = ProgressBar::no_length();
         if let Ok(style) =
-            ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left")
+            ProgressStyle::with_template("[{bar:30}] {bytes} of {total_bytes}, {eta} left: {wide_msg}")
         {
             bar.set_style(style);
         }

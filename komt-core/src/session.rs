@@ -120,6 +120,7 @@ pub struct Session {
     pub template: Template,
     messages: Vec<Message>,
     answer: String,
+    is_raw: bool, // turns are token ids, not messages
     is_generating: bool,
     finish_reason: Option<FinishReason>,
     canceller: Canceller,
@@ -137,6 +138,7 @@ impl Session {
             template: Template::default(),
             messages: vec![],
             answer: String::new(),
+            is_raw: false,
             is_generating: false,
             finish_reason: None,
             canceller: Canceller::default(),
@@ -179,14 +181,39 @@ impl Session {
     /// As [`Engine::append`] and the template. The conversation is then as before.
     pub fn say(&mut self, text: impl Into<String>) -> Result<&mut Self> {
         self.stop();
+        self.check_kind(false)?;
         self.messages.push(Message::user(text));
         if let Err(error) = self.start_message() {
             self.messages.pop();
             return Err(error);
         }
-        self.canceller.is_cancelled.store(false, Ordering::SeqCst);
-        (self.is_generating, self.finish_reason) = (true, None);
+        self.begin_turn();
         Ok(self)
+    }
+
+    /// Starts a turn with token ids, as they are, after everything so far: for text that no template writes. A session takes
+    /// either these or messages.
+    ///
+    /// # Errors
+    /// As [`Engine::append`]; [`Error::Option`] when something was said.
+    pub fn push_ids(&mut self, ids: &[u32]) -> Result<&mut Self> {
+        self.stop();
+        self.check_kind(true)?;
+        self.shared.lock().engine.append(self.seq, ids, self.options.clone())?;
+        self.is_raw = true;
+        self.begin_turn();
+        Ok(self)
+    }
+
+    /// Messages or token ids, not both: a template could not tell what stands between.
+    fn check_kind(&self, is_raw: bool) -> Result<()> {
+        let (raw, said) = ("a session of token ids", "a session of messages");
+        let (expected, found) = match is_raw {
+            true if !self.messages.is_empty() => (raw, said),
+            false if self.is_raw => (said, raw),
+            _ => return Ok(()),
+        };
+        Err(Error::Option { name: "turn", expected: expected.into(), found: found.into() })
     }
 
     /// Stops the answer, if one is being generated, and returns the text that was held back. The conversation stays.
@@ -236,7 +263,7 @@ impl Session {
         let seq = state.engine.fork(self.seq)?;
         let mut fork = Session::on(self.shared.clone(), &mut state, seq, self.options.clone());
         fork.template = self.template.clone();
-        fork.messages = self.messages.clone();
+        (fork.messages, fork.is_raw) = (self.messages.clone(), self.is_raw);
         Ok(fork)
     }
 
@@ -269,9 +296,17 @@ impl Session {
         state.engine.append(self.seq, &ids, self.options.clone())
     }
 
+    fn begin_turn(&mut self) {
+        self.canceller.is_cancelled.store(false, Ordering::SeqCst);
+        (self.is_generating, self.finish_reason) = (true, None);
+    }
+
     fn end_turn(&mut self) {
         self.is_generating = false;
-        self.messages.push(Message::assistant(std::mem::take(&mut self.answer)));
+        let answer = std::mem::take(&mut self.answer);
+        if !self.is_raw {
+            self.messages.push(Message::assistant(answer));
+        }
     }
 
     /// Takes an event of this session in; the token, if it is one.

@@ -411,6 +411,22 @@ fn embedders_and_sessions_work_from_inside_another_pool() {
 }
 
 #[test]
+fn a_session_takes_token_ids_or_messages() {
+    let model = demo_model();
+    let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default()).unwrap());
+    let ids = model.tokenizer().unwrap().encode_with_bos("[INST]안녕하세요 [/INST]").unwrap();
+    let (mut raw, mut said) = (engine.session(), engine.session());
+    let a: Vec<_> = raw.push_ids(&ids).unwrap().map(|t| t.unwrap().id).collect();
+    let b: Vec<_> = said.say("안녕하세요").unwrap().map(|t| t.unwrap().id).collect();
+    assert_eq!(a, b);
+    assert_eq!((raw.messages().len(), said.messages().len()), (0, 2));
+    assert!(raw.say("x").is_err() && said.push_ids(&ids).is_err());
+    assert!(
+        raw.push_ids(&[5]).unwrap().next().unwrap().is_ok() && said.say("x").unwrap().next().unwrap().is_ok()
+    );
+}
+
+#[test]
 fn a_session_is_cancelled_from_elsewhere() {
     let model = demo_model();
     let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default()).unwrap());
