@@ -7,14 +7,17 @@
 //! Each turn uses the cache of the turns before it: only what is new goes through the model.
 
 use clap::Parser;
-use komt_core::{Engine, EngineOptions, Session, SharedEngine};
+use komt_core::{Canceller, Engine, EngineOptions, Session, SharedEngine};
 use komt_examples::{GenerateArgs, ModelArgs, Result, exit, note};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// True while an answer is being generated; Ctrl-C makes it false.
-static ANSWERING: AtomicBool = AtomicBool::new(false);
+/// What stops the answer that is being generated, while one is.
+fn answering() -> MutexGuard<'static, Option<Canceller>> {
+    static ANSWERING: Mutex<Option<Canceller>> = Mutex::new(None);
+    ANSWERING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A conversation in the terminal. Ctrl-C stops an answer, /reset forgets the conversation, Ctrl-D or /quit ends.
 #[derive(Parser)]
@@ -33,11 +36,6 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    ctrlc::set_handler(|| {
-        if !ANSWERING.swap(false, Ordering::Relaxed) {
-            note("\n(Ctrl-D or /quit ends)");
-        }
-    })?;
     let model = args.model.load()?;
     let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default())?);
     let begin = || -> Result<Session> {
@@ -49,6 +47,10 @@ fn run(args: &Args) -> Result<()> {
         })
     };
     let mut session = begin()?;
+    ctrlc::set_handler(|| match answering().take() {
+        Some(answer) => answer.cancel(),
+        None => note("\n(Ctrl-D or /quit ends)"),
+    })?;
     note("Ctrl-C stops an answer, /reset forgets the conversation, Ctrl-D or /quit ends.");
     loop {
         if std::io::stdin().is_terminal() {
@@ -73,19 +75,16 @@ fn answer(session: &mut Session, text: &str) -> Result<()> {
         note(format!("error: {error}"));
         return Ok(());
     }
+    *answering() = Some(session.canceller());
     let mut out = std::io::stdout();
-    ANSWERING.store(true, Ordering::Relaxed);
-    while let Some(token) = session.next() {
+    for token in session.by_ref() {
         match token {
             Ok(token) => write!(out, "{}", token.text)?,
             Err(error) => note(format!("error: {error}")),
         }
         out.flush()?;
-        if !ANSWERING.load(Ordering::Relaxed) {
-            write!(out, "{}", session.stop())?; // The text that was held back.
-        }
     }
-    ANSWERING.store(false, Ordering::Relaxed);
+    *answering() = None;
     writeln!(out)?;
     if let Some(reason) = session.finish_reason() {
         note(format!("[{reason:?}]"));
