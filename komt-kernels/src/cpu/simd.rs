@@ -139,12 +139,16 @@ pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(n, b.len(), "dot: lengths");
     let mut acc = s.splat(0.0);
     let mut i = 0;
-    while i < n {
-        // SAFETY: i < n, and the tail loads read n - i values.
-        let (va, vb) =
-            unsafe { (load_at(s, a.as_ptr().add(i), n - i), load_at(s, b.as_ptr().add(i), n - i)) };
+    while i + S::LANES <= n {
+        // SAFETY: LANES values from `i` on.
+        let (va, vb) = unsafe { (s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i))) };
         acc = s.mul_add(va, vb, acc);
         i += S::LANES;
+    }
+    if i < n {
+        // SAFETY: the `n - i` values that are left.
+        let tail = |v: &[f32]| unsafe { f32::load_tail(s, v.as_ptr().add(i), n - i) };
+        acc = s.mul_add(tail(a), tail(b), acc);
     }
     s.sum(acc)
 }

@@ -70,22 +70,17 @@ impl<T: Stored> Matmul<'_, T> {
         let x = self.x[row * cols..][..ROWS * cols].as_ptr();
         let w = self.w[out * cols..][..OUTS * cols].as_ptr();
         let mut acc = [[s.splat(0.0); OUTS]; ROWS];
+        let n_full = cols - cols % S::LANES;
         let mut c = 0;
-        while c < cols {
-            let left = cols - c;
-            let mut weights = [s.splat(0.0); OUTS];
-            for (o, weight) in weights.iter_mut().enumerate() {
-                // SAFETY: row `o < OUTS` of the slice taken above has `left` values from column `c` on.
-                *weight = unsafe { load_at(s, w.add(o * cols + c), left) };
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the same for row `r < ROWS` of x.
-                let x = unsafe { load_at(s, x.add(r * cols + c), left) };
-                for o in 0..OUTS {
-                    acc[o] = s.mul_add(x, weights[o], acc[o]);
-                }
-            }
+        while c < n_full {
+            // SAFETY: LANES columns from `c` on, in each of the rows of the slices taken above.
+            unsafe { columns(s, &mut acc, x.add(c), w.add(c), cols, S::LANES) };
             c += S::LANES;
+        }
+        // The tail stands outside of the loop: its copy would drive the accumulators out of the registers.
+        if c < cols {
+            // SAFETY: the same for the `cols - c` columns that are left.
+            unsafe { columns(s, &mut acc, x.add(c), w.add(c), cols, cols - c) };
         }
         for (r, acc) in acc.iter().enumerate() {
             // SAFETY: these outputs belong to this task alone.
@@ -97,6 +92,33 @@ impl<T: Stored> Matmul<'_, T> {
                     Epilogue::Add => to[o] += sum,
                 }
             }
+        }
+    }
+}
+
+/// Adds the products of `left` columns (a vector of them, or the tail) to the accumulators. Rows are `cols` apart.
+///
+/// # Safety
+/// `left` values can be read from `ROWS` rows of `x` and `OUTS` rows of `w`.
+#[inline(always)]
+unsafe fn columns<S: Simd, T: Stored, const ROWS: usize, const OUTS: usize>(
+    s: S,
+    acc: &mut [[S::V; OUTS]; ROWS],
+    x: *const f32,
+    w: *const T,
+    cols: usize,
+    left: usize,
+) {
+    let mut weights = [s.splat(0.0); OUTS];
+    for (o, weight) in weights.iter_mut().enumerate() {
+        // SAFETY: as the caller vouches.
+        *weight = unsafe { load_at(s, w.add(o * cols), left) };
+    }
+    for (r, acc) in acc.iter_mut().enumerate() {
+        // SAFETY: as the caller vouches.
+        let x = unsafe { load_at(s, x.add(r * cols), left) };
+        for o in 0..OUTS {
+            acc[o] = s.mul_add(x, weights[o], acc[o]);
         }
     }
 }
