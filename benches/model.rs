@@ -143,7 +143,7 @@ fn decode(c: &mut Criterion, name: &str, model: &Model) {
     let bytes = decode_bytes(model);
     let mut group = c.benchmark_group("decode");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes });
+    group.throughput(Throughput::Bytes(bytes));
     let mut decoding =
         Decoding { engine: engine(model), seq: None, n_left: 0, total: Duration::ZERO, n_steps: 0 };
     group.bench_function(name, |b| {

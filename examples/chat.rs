@@ -87,7 +87,7 @@ fn answer(session: &mut Session, text: &str) -> Result<()> {
     *answering() = None;
     writeln!(out)?;
     if let Some(reason) = session.finish_reason() {
-        note(format!("[{reason:?}]"));
+        note(format!("[{reason}]"));
     }
     Ok(())
 }

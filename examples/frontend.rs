@@ -104,7 +104,7 @@ fn show(label: &'static str, answer: &Receiver<Event>, tell: &Sender<&'static st
         let is_last = !matches!(event, Event::Token { .. });
         line += &match event {
             Event::Token { token, .. } => token.text.replace('\n', " / "),
-            Event::Done { reason, tail, .. } => format!("{tail} [{reason:?}]"),
+            Event::Done { reason, tail, .. } => format!("{tail} [{reason}]"),
             other => format!(" [{other:?}]"),
         };
         if is_last || line.chars().count() >= 30 {

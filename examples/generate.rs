@@ -8,7 +8,7 @@
 
 use clap::Parser;
 use komt_core::{Engine, EngineOptions, Message, SharedEngine, Token, Tokenizer};
-use komt_examples::{GenerateArgs, ModelArgs, Result, encode, exit, note, read_text};
+use komt_examples::{GenerateArgs, ModelArgs, Result, encode, exit, note, peak_resident_mib, read_text};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,13 +77,17 @@ fn run(args: &Args) -> Result<()> {
     }
 
     let rate = |n: usize, time: Duration| n as f64 / time.as_secs_f64().max(1e-9);
-    let reason = session.finish_reason().map(|reason| format!("{reason:?}")).unwrap_or_default();
+    let reason = session.finish_reason().map(|reason| reason.to_string()).unwrap_or_default();
     note(format!(
         "finish reason: {reason}, {n_tokens} tokens; prompt: {} tokens, {:.0} tokens/s; decoding: {:.1} tokens/s",
         ids.len(),
         rate(ids.len(), to_first),
         rate(n_tokens - 1, start.elapsed() - to_first)
     ));
+    if let Some(mib) = peak_resident_mib() {
+        let plan = model.memory_plan(&EngineOptions::default())?.total_bytes() >> 20;
+        note(format!("peak resident memory: {mib} MiB; the plan was {plan} MiB"));
+    }
     if args.model.is_demo() {
         note(REAL_THING);
     }

@@ -103,12 +103,9 @@ impl ModelArgs {
     /// # Errors
     /// Those of `Model::load` and `Model::from_hub`; no demo model in sight; `--hub` in a build without.
     pub fn load(&self) -> Result<Model> {
-        let start = Instant::now();
-        let model = match &self.hub {
-            Some(repo) => self.load_from_hub(repo)?,
-            None => Model::load(self.dir()?, self.load_options())?,
-        };
-        Ok(loaded(model, start))
+        let is_auto = self.threads.is_none() && self.isa.is_none();
+        let device = if is_auto { Device::Auto } else { Device::Cpu(self.cpu()) };
+        self.load_with(|dir, options| Model::load(dir, options.device(device)))
     }
 
     /// The same on a backend of one's own.
@@ -116,12 +113,22 @@ impl ModelArgs {
     /// # Errors
     /// As [`ModelArgs::load`].
     pub fn load_on<B: Backend + Clone + Sync>(&self, backend: B) -> Result<Model> {
-        let start = Instant::now();
+        self.load_with(|dir, options| Model::load_on(backend, dir, options))
+    }
+
+    fn load_with(
+        &self,
+        load: impl FnOnce(PathBuf, LoadOptions) -> komt_core::Result<Model>,
+    ) -> Result<Model> {
+        let (start, mut options) = (Instant::now(), load_options());
         let dir = match &self.hub {
-            Some(repo) => self.load_from_hub(repo)?.dir().to_owned(), // Loads it too: that is how it is fetched.
+            Some(repo) => self.fetch(repo, &mut options)?,
             None => self.dir()?,
         };
-        Ok(loaded(Model::load_on(backend, dir, self.load_options())?, start))
+        let model = load(dir, options)?;
+        let (dir, seconds) = (model.dir().display(), start.elapsed().as_secs_f64());
+        note(format!("{dir}: loaded in {seconds:.2} s, on {}", model.device_name()));
+        Ok(model)
     }
 
     /// Nothing was asked for: it is the demo model.
@@ -155,40 +162,15 @@ impl ModelArgs {
         cpu
     }
 
-    /// Options with the device that was asked for, and a progress bar.
-    pub fn load_options(&self) -> LoadOptions {
-        let device =
-            if self.threads.is_some() || self.isa.is_some() { Device::Cpu(self.cpu()) } else { Device::Auto };
-        let bar = ProgressBar::no_length();
-        if let Ok(style) =
-            ProgressStyle::with_template("[{bar:30}] {bytes} of {total_bytes}, {eta} left: {wide_msg}")
-        {
-            bar.set_style(style);
-        }
-        LoadOptions::default().device(device).on_progress(move |progress| match progress {
-            Progress::Plan(plan) => bar.suspend(|| note(plan)),
-            Progress::Download { file: what, done_bytes, total_bytes }
-            | Progress::Weights { tensor: what, done_bytes, total_bytes } => {
-                bar.set_message(what.to_owned());
-                bar.set_length(total_bytes);
-                bar.set_position(done_bytes);
-                if done_bytes == total_bytes {
-                    bar.finish_and_clear();
-                }
-            }
-            _ => {}
-        })
-    }
-
     #[cfg(feature = "hub")]
-    fn load_from_hub(&self, repo: &str) -> Result<Model> {
+    fn fetch(&self, repo: &str, options: &mut LoadOptions) -> Result<PathBuf> {
         let mut hub = komt_core::HubOptions::default();
         hub.revision.clone_from(&self.revision);
-        Ok(Model::from_hub(repo, &hub, self.load_options())?)
+        Ok(Model::fetch(repo, &hub, options)?)
     }
 
     #[cfg(not(feature = "hub"))]
-    fn load_from_hub(&self, repo: &str) -> Result<Model> {
+    fn fetch(&self, repo: &str, _options: &mut LoadOptions) -> Result<PathBuf> {
         Err(format!("--hub {repo}: this was built without the hub; build it with `--features hub`").into())
     }
 }
@@ -218,10 +200,34 @@ impl GenerateArgs {
     }
 }
 
-fn loaded(model: Model, start: Instant) -> Model {
-    let (dir, seconds) = (model.dir().display(), start.elapsed().as_secs_f64());
-    note(format!("{dir}: loaded in {seconds:.2} s, on {}", model.device_name()));
-    model
+/// A progress bar for downloads and weights, and the memory plan.
+fn load_options() -> LoadOptions {
+    let bar = ProgressBar::no_length();
+    if let Ok(style) =
+        ProgressStyle::with_template("[{bar:30}] {bytes} of {total_bytes}, {eta} left: {wide_msg}")
+    {
+        bar.set_style(style);
+    }
+    LoadOptions::default().on_progress(move |progress| match progress {
+        Progress::Plan(plan) => bar.suspend(|| note(plan)),
+        Progress::Download { file: what, done_bytes, total_bytes }
+        | Progress::Weights { tensor: what, done_bytes, total_bytes } => {
+            bar.set_message(what.to_owned());
+            bar.set_length(total_bytes);
+            bar.set_position(done_bytes);
+            if done_bytes == total_bytes {
+                bar.finish_and_clear();
+            }
+        }
+        _ => {}
+    })
+}
+
+/// The most memory that this process had at any time, in MiB, where the system tells (Linux).
+pub fn peak_resident_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 /// The ids of a text without a template, with BOS where the model's files want it, as transformers has them.

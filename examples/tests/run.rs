@@ -48,7 +48,7 @@ fn demo() -> Model {
     Model::load(repository().join("demo-model"), LoadOptions::default()).unwrap()
 }
 
-/// The number in front of ` tokens;` of `finish reason: Eos, 189 tokens; prompt: ...`.
+/// The number in front of ` tokens;` of `finish reason: end of text, 189 tokens; prompt: ...`.
 fn n_tokens(err: &str) -> usize {
     let line = err.lines().find(|line| line.starts_with("finish reason: ")).unwrap();
     line.split_once(" tokens;").unwrap().0.rsplit(' ').next().unwrap().parse().unwrap()
@@ -120,7 +120,7 @@ fn generate_takes_its_options() {
     // A stop string ends the answer, and is not part of it.
     let word = templated.split_whitespace().nth(2).unwrap();
     let (stopped, err) = good("generate", &["--stop", "no such text", "--stop", word]);
-    assert!(err.contains("StopString") && !stopped.contains(word), "{stopped} {err}");
+    assert!(err.contains("finish reason: stop string") && !stopped.contains(word), "{stopped} {err}");
     assert!(templated.starts_with(stopped.trim_end()), "{stopped}");
     // A token a line: its own ln p, and that of the two likeliest. It is greedy: the first of these.
     let (lines, _) = good("generate", &["--max-new-tokens", "5", "--logprobs", "2"]);
@@ -287,7 +287,7 @@ fn interrupting_chat_stops_the_answer_and_not_the_program() {
     writeln!(stdin, "{JEJU}").unwrap();
     assert!(stdout.read(&mut [0; 4096]).unwrap() > 0);
     interrupt(&child);
-    assert_eq!(noted('['), "[Cancelled]");
+    assert_eq!(noted('['), "[cancelled]");
     // Between answers it only says how to end.
     interrupt(&child);
     assert_eq!(noted('('), "(Ctrl-D or /quit ends)");
@@ -296,7 +296,10 @@ fn interrupting_chat_stops_the_answer_and_not_the_program() {
     drop(stdin);
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
-    assert!(["[MaxTokens]", "[ContextFull]"].contains(&noted('[').as_str()), "it was not stopped");
+    assert!(
+        ["[as many tokens as allowed]", "[the context is full]"].contains(&noted('[').as_str()),
+        "it was not stopped"
+    );
     assert!(rest.len() > 1000, "{rest}");
     assert!(child.wait().unwrap().success());
 }
@@ -352,10 +355,11 @@ fn frontend_serves_two_and_cancels_one() {
     let (a, b) = (of("A: "), of("B: "));
     assert_eq!(a.len() + b.len(), out.lines().count(), "every line has a label: {out}");
     assert!(
-        a.len() > 2 && a.last().unwrap().ends_with("[Eos]") || a.last().unwrap().ends_with("[MaxTokens]"),
+        a.len() > 2 && a.last().unwrap().ends_with("[end of text]")
+            || a.last().unwrap().ends_with("[as many tokens as allowed]"),
         "{out}"
     );
-    assert!(b.len() > 1 && b.last().unwrap().ends_with("[Cancelled]"), "{out}");
+    assert!(b.len() > 1 && b.last().unwrap().ends_with("[cancelled]"), "{out}");
     let first_b = out.lines().position(|line| line.starts_with("B: ")).unwrap();
     let last_a = out.lines().collect::<Vec<_>>().iter().rposition(|line| line.starts_with("A: ")).unwrap();
     assert!(first_b < last_a, "both at once: {out}");
@@ -367,7 +371,7 @@ fn frontend_serves_two_and_cancels_one() {
     assert_eq!(letters(&answer), letters(&alone));
     // Nobody is cancelled when the answers are shorter than that.
     let (out, _) = good("frontend", &["--max-new-tokens", "5"]);
-    assert_eq!(out.matches("[MaxTokens]").count(), 2, "{out}");
+    assert_eq!(out.matches("[as many tokens as allowed]").count(), 2, "{out}");
 }
 
 /// `(name, shape)` of a file's tensors, and their numbers.

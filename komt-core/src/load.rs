@@ -218,10 +218,19 @@ impl Model {
     /// [`Error::Hub`], and those of [`Model::load`].
     #[cfg(feature = "hub")]
     pub fn from_hub(repo: &str, hub: &crate::HubOptions, mut options: LoadOptions) -> Result<Self> {
-        let dir = crate::hub::fetch(repo, hub, &mut |file, done_bytes, total_bytes| {
-            options.tell(Progress::Download { file, done_bytes, total_bytes });
-        })?;
+        let dir = Self::fetch(repo, hub, &mut options)?;
         Self::load(dir, options)
+    }
+
+    /// Downloads what is not in the cache of the Hugging Face hub, and returns the model's directory there.
+    ///
+    /// # Errors
+    /// [`Error::Hub`].
+    #[cfg(feature = "hub")]
+    pub fn fetch(repo: &str, hub: &crate::HubOptions, options: &mut LoadOptions) -> Result<PathBuf> {
+        crate::hub::fetch(repo, hub, &mut |file, done_bytes, total_bytes| {
+            options.tell(Progress::Download { file, done_bytes, total_bytes });
+        })
     }
 
     /// Loads onto a backend of one's own; `options.device` is not looked at.

@@ -53,14 +53,14 @@ impl Scorer {
         Ok(Self { prefill: Prefill::new(model, Until::Logits, MAX_STEP_TOKENS, max_context)? })
     }
 
-    /// Scores a text, with BOS in front where the tokenizer has one. What it says of control tokens is text; to score
+    /// Scores a text, with BOS in front where the tokenizer's files want one, as transformers has it. What it says of control tokens is text; to score
     /// those, encode it yourself and use [`Scorer::score_ids`].
     ///
     /// # Errors
     /// `Error::NoTokenizer`, `Error::EmptyPrompt`, `Error::TooLong`, the device's.
     pub fn score(&self, text: &str) -> Result<Score> {
         let tokenizer = self.prefill.model().tokenizer()?;
-        let mut ids: Vec<u32> = tokenizer.bos().into_iter().collect();
+        let mut ids: Vec<u32> = tokenizer.bos().filter(|_| tokenizer.adds_bos()).into_iter().collect();
         ids.extend(tokenizer.encode_plain(text)?);
         self.score_ids(ids)
     }

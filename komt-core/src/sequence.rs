@@ -39,6 +39,19 @@ pub enum FinishReason {
     Failed,
 }
 
+impl std::fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FinishReason::Eos => "end of text",
+            FinishReason::StopString => "stop string",
+            FinishReason::MaxTokens => "as many tokens as allowed",
+            FinishReason::ContextFull => "the context is full",
+            FinishReason::Cancelled => "cancelled",
+            FinishReason::Failed => "failed",
+        })
+    }
+}
+
 /// Tokens, their pages, and the turn that is being generated.
 pub(crate) struct Sequence {
     /// Prompts and answers so far. Those before `table.len()` are in the cache.
