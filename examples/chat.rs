@@ -7,9 +7,9 @@
 //! Each turn uses the cache of the turns before it: only what is new goes through the model.
 
 use clap::Parser;
-use komt_core::{Canceller, Engine, EngineOptions, Session, SharedEngine};
+use komt_core::{Canceller, Error, Session, SharedEngine};
 use komt_examples::{GenerateArgs, ModelArgs, Result, exit, note};
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let model = args.model.load()?;
-    let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default())?);
+    let engine = SharedEngine::new(args.generate.engine(&model)?);
     let begin = || -> Result<Session> {
         let (options, template) = (args.generate.options(&model), args.generate.template.clone());
         let session = engine.session().with_options(options).with_template(template);
@@ -56,10 +56,11 @@ fn run(args: &Args) -> Result<()> {
         if std::io::stdin().is_terminal() {
             write!(std::io::stderr(), "> ")?;
         }
-        let mut line = String::new();
-        if std::io::stdin().read_line(&mut line)? == 0 {
+        let mut line = vec![];
+        if std::io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
+        let line = String::from_utf8_lossy(&line);
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
@@ -72,7 +73,9 @@ fn run(args: &Args) -> Result<()> {
 /// Prints one answer as it comes. What goes wrong with a turn is told, and the conversation goes on.
 fn answer(session: &mut Session, text: &str) -> Result<()> {
     if let Err(error) = session.say(text) {
-        note(format!("error: {error}"));
+        let hint =
+            if matches!(error, Error::TooLong { .. }) { " (/reset forgets the conversation)" } else { "" };
+        note(format!("error: {error}{hint}"));
         return Ok(());
     }
     *answering() = Some(session.canceller());

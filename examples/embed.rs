@@ -10,7 +10,7 @@
 //! they want it: mostly the last token, after EOS, with an instruction in front of queries (not of passages).
 
 use clap::{Parser, ValueEnum};
-use komt_core::{EmbedOptions, Embedder, Pooling};
+use komt_core::{EmbedOptions, Embedder, Error, Pooling};
 use komt_examples::{ModelArgs, Result, exit, note, read_text};
 use std::io::Write;
 use std::path::PathBuf;
@@ -77,7 +77,10 @@ fn run(args: &Args) -> Result<()> {
 
     let start = Instant::now();
     let texts: Vec<&str> = lines.iter().map(|&(_, line)| line).collect();
-    let vectors = embedder.embed(&texts)?;
+    let vectors = embedder.embed(&texts).map_err(|error| match error {
+        Error::Text { text, source } => format!("{}, line {}: {source}", args.file.display(), lines[text].0),
+        error => error.to_string(),
+    })?;
     let query = embedder.embed_with(&args.instruction, &[&args.query])?.remove(0);
     note(format!("{} lines in {:.2} s", lines.len(), start.elapsed().as_secs_f64()));
 

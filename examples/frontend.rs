@@ -7,7 +7,7 @@
 //! ```
 
 use clap::Parser;
-use komt_core::{Engine, EngineOptions, Event, GenerateOptions, Message, SeqId};
+use komt_core::{Engine, Event, GenerateOptions, Message, SeqId};
 use komt_examples::{GenerateArgs, ModelArgs, Result, exit};
 use std::collections::HashMap;
 use std::io::Write;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<()> {
     let model = args.model.load()?;
-    let engine = Engine::new(&model, EngineOptions::default())?;
+    let engine = args.generate.engine(&model)?;
     let (requests, inbox) = channel();
     let server = thread::spawn(move || serve(engine, &inbox));
     let (tell, told) = channel();
@@ -54,13 +54,14 @@ fn run(args: &Args) -> Result<()> {
         let prompt = args.generate.template.prompt_ids(model.tokenizer()?, &[Message::user(text)])?;
         let ((seq, number), (events, answer)) = (channel(), channel());
         requests.send(Request::Generate(prompt, args.generate.options(&model), seq, events))?;
-        let (seq, tell) = (number.recv()??, tell.clone());
+        let Ok(submitted) = number.recv() else { break }; // The engine's thread has ended: `join` tells why.
+        let (seq, tell) = (submitted?, tell.clone());
         users.push((seq, thread::spawn(move || show(label, &answer, &tell))));
     }
     drop(tell);
     // Somebody else listens in, and has had enough of B.
     if told.iter().filter(|&label| label == "B").nth(args.cancel_after.saturating_sub(1)).is_some() {
-        requests.send(Request::Cancel(users[1].0))?;
+        let _ = requests.send(Request::Cancel(users[1].0));
     }
     for (_, user) in users {
         user.join().map_err(|_| "a user's thread panicked")??;
@@ -105,6 +106,7 @@ fn show(label: &'static str, answer: &Receiver<Event>, tell: &Sender<&'static st
         line += &match event {
             Event::Token { token, .. } => token.text.replace('\n', " / "),
             Event::Done { reason, tail, .. } => format!("{tail} [{reason}]"),
+            Event::Failed { error, .. } => format!(" [{error}]"),
             other => format!(" [{other:?}]"),
         };
         if is_last || line.chars().count() >= 30 {

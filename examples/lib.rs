@@ -5,7 +5,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use komt_core::kernels::Backend;
 use komt_core::{
-    CpuOptions, Device, GenerateOptions, Isa, LoadOptions, Model, Progress, Template, Tokenizer,
+    CpuOptions, Device, Engine, EngineOptions, GenerateOptions, Isa, LoadOptions, Model, Progress, Template,
+    Tokenizer,
 };
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -54,6 +55,10 @@ mod flags {
         /// change them. [default: those of the model's generation_config.json, else greedy, 256 new tokens]
         #[arg(long)]
         pub card: bool,
+        /// The longest conversation, in tokens [default: what the model was made for; 4,096 where no window bounds the
+        /// cache]
+        #[arg(long, value_name = "N")]
+        pub max_context: Option<usize>,
         /// The longest answer, in tokens
         #[arg(long, value_name = "N")]
         pub max_new_tokens: Option<usize>,
@@ -78,6 +83,15 @@ mod flags {
         /// Draws from the tokens of most typical surprise that have this probability together; 1: off
         #[arg(long, value_name = "P", allow_negative_numbers = true)]
         pub typical_p: Option<f32>,
+        /// Draws from tokens of at least this probability; 0: off
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
+        pub epsilon_cutoff: Option<f32>,
+        /// The same, with a limit that follows the entropy; 0: off
+        #[arg(long, value_name = "P", allow_negative_numbers = true)]
+        pub eta_cutoff: Option<f32>,
+        /// Added to the logit of a token; can be repeated, -inf forbids it
+        #[arg(long, value_name = "ID=X", value_parser = parse_bias)]
+        pub logit_bias: Vec<(u32, f32)>,
         /// The same seed draws the same tokens [default: 0]
         #[arg(long)]
         pub seed: Option<u64>,
@@ -175,7 +189,28 @@ impl ModelArgs {
     }
 }
 
+/// `7=-1.5`: a token id and a number.
+fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {
+    let parts = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    parts.ok_or_else(|| "expected a token id, `=` and a number".into())
+}
+
 impl GenerateArgs {
+    /// An engine as long as was asked for.
+    ///
+    /// # Errors
+    /// Those of `Engine::new`.
+    pub fn engine(&self, model: &Model) -> Result<Engine> {
+        Ok(Engine::new(model, self.engine_options())?)
+    }
+
+    /// How large that engine is.
+    pub fn engine_options(&self) -> EngineOptions {
+        let mut options = EngineOptions::default();
+        options.max_context = self.max_context;
+        options
+    }
+
     /// The model's own options, or the card's, with what the flags change.
     pub fn options(&self, model: &Model) -> GenerateOptions {
         fn set<T: Copy>(option: &mut T, flag: Option<T>) {
@@ -191,6 +226,9 @@ impl GenerateArgs {
         set(&mut sampling.top_p, self.top_p);
         set(&mut sampling.min_p, self.min_p);
         set(&mut sampling.typical_p, self.typical_p);
+        set(&mut sampling.epsilon_cutoff, self.epsilon_cutoff);
+        set(&mut sampling.eta_cutoff, self.eta_cutoff);
+        sampling.logit_bias.extend(&self.logit_bias);
         set(&mut sampling.seed, self.seed);
         set(&mut sampling.repetition_penalty, self.repetition_penalty);
         set(&mut sampling.frequency_penalty, self.frequency_penalty);
@@ -236,6 +274,19 @@ pub fn peak_resident_mib() -> Option<u64> {
 /// The tokenizer's.
 pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(if tokenizer.adds_bos() { tokenizer.encode_with_bos(text)? } else { tokenizer.encode(text)? })
+}
+
+/// Token ids: `1 2 3`, `[1, 2, 3]`, or a file with that.
+///
+/// # Errors
+/// A word that is not a number, when there is no such file.
+pub fn parse_ids(ids: &str) -> Result<Vec<u32>> {
+    let text = if Path::new(ids).exists() { read_text(Path::new(ids))? } else { ids.to_owned() };
+    let words = text.split([' ', '\t', '\r', '\n', ',', '[', ']']).filter(|word| !word.is_empty());
+    let parse = |word: &str| {
+        word.parse().map_err(|_| format!("--ids: {word:?} is not a token id, nor {ids:?} a file"))
+    };
+    Ok(words.map(parse).collect::<std::result::Result<_, _>>()?)
 }
 
 /// The text of a file, or of standard input for `-`.

@@ -13,10 +13,10 @@
 use clap::Parser;
 use komt_core::kernels::{Tap, TapEvent};
 use komt_core::{Cpu, EmbedOptions, Embedder, Pooling, Scorer};
-use komt_examples::{ModelArgs, Result, encode, exit, note, read_text};
+use komt_examples::{ModelArgs, Result, encode, exit, note, parse_ids};
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 
@@ -94,14 +94,4 @@ fn run(args: &Args) -> Result<()> {
 /// Numbers in the file's order of bytes.
 fn bytes(row: &[f32]) -> impl Iterator<Item = u8> {
     row.iter().flat_map(|x| x.to_le_bytes())
-}
-
-/// `1 2 3`, `[1, 2, 3]`, or a file with that.
-fn parse_ids(ids: &str) -> Result<Vec<u32>> {
-    let text = if Path::new(ids).exists() { read_text(Path::new(ids))? } else { ids.to_owned() };
-    let words = text.split([' ', '\t', '\r', '\n', ',', '[', ']']).filter(|word| !word.is_empty());
-    let parse = |word: &str| {
-        word.parse().map_err(|_| format!("--ids: {word:?} is not a token id, nor {ids:?} a file"))
-    };
-    Ok(words.map(parse).collect::<std::result::Result<_, _>>()?)
 }

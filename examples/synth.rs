@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example synth -- --shape mistral-7b OUT
+//! cargo run --release --example generate -- --model OUT --ids "1 2 3" --max-new-tokens 8
 //! KOMT_BENCH_MODEL=$PWD/OUT cargo bench -p komt-benches --bench model -- decode
 //! ```
 

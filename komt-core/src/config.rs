@@ -50,7 +50,7 @@ impl Config {
     }
 
     fn from_json(path: &Path, text: &[u8]) -> Result<Self> {
-        let map = serde_json::from_slice(text).map_err(|source| Error::Json { path: path.into(), source })?;
+        let map = serde_json::from_slice(text).map_err(|error| Error::json(path, &error))?;
         let fields = Fields { path: path.into(), map };
         let is_llama = fields.is_llama()?;
         fields.refuse_what_is_not_computed()?;
@@ -115,20 +115,22 @@ impl Config {
     }
 }
 
-/// Ids that `generation_config.json` says end a text, and what it says of sampling.
+/// Ids that `generation_config.json` says end a text, and what it says of sampling: `do_sample`, `temperature`, `top_k`,
+/// `top_p`, `min_p`, `typical_p`, `epsilon_cutoff`, `eta_cutoff`, `repetition_penalty`, `no_repeat_ngram_size`,
+/// `max_new_tokens`, `stop_strings`. Its other fields are not looked at.
 pub(crate) fn generation_config(path: &Path) -> Result<Option<(Vec<u32>, crate::GenerateOptions)>> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::File { path: path.into(), source }),
     };
-    let map = serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.into(), source })?;
+    let map = serde_json::from_slice(&text).map_err(|error| Error::json(path, &error))?;
     let fields = Fields { path: path.into(), map };
     let mut options = crate::GenerateOptions::default();
     let sampling = &mut options.sampling;
     if fields.flag("do_sample")? {
         sampling.temperature = fields.number("temperature", 1.0)? as f32; // 0: greedy
-        sampling.top_k = fields.number("top_k", 50.0)? as usize; // transformers' default where sampling is on; 0: off
+        sampling.top_k = fields.size("top_k", 50)?; // transformers' default where sampling is on; 0: off
         for (field, option) in [
             ("top_p", &mut sampling.top_p),
             ("min_p", &mut sampling.min_p),
@@ -141,11 +143,12 @@ pub(crate) fn generation_config(path: &Path) -> Result<Option<(Vec<u32>, crate::
     }
     sampling.repetition_penalty =
         fields.number("repetition_penalty", f64::from(sampling.repetition_penalty))? as f32;
-    sampling.no_repeat_ngram = fields.number("no_repeat_ngram_size", 0.0)? as usize;
+    sampling.no_repeat_ngram = fields.size("no_repeat_ngram_size", 0)?;
     // No option here names a token, so any vocabulary will do.
     if let Err(komt_sample::Error::InvalidOption { field, expected, found }) = sampling.validate(1) {
         return Err(fields.wrong(field, &expected, found));
     }
+    options.stop = fields.texts("stop_strings")?;
     options.max_new_tokens = fields.count("max_new_tokens", Some(options.max_new_tokens))?;
     Ok(Some((fields.ids("eos_token_id")?, options)))
 }
@@ -187,6 +190,28 @@ impl Fields {
                 Some(n @ 1..0x8000_0000) => Ok(n as usize),
                 _ => Err(self.wrong(field, EXPECTED, value)),
             },
+        }
+    }
+
+    /// An integer from 0 on.
+    fn size(&self, field: &str, default: usize) -> Result<usize> {
+        self.value(field).map_or(Ok(default), |value| {
+            let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+            size.ok_or_else(|| self.wrong(field, "an integer, 0 or more", value))
+        })
+    }
+
+    /// A text, a list of texts, or none; empty ones say nothing.
+    fn texts(&self, field: &str) -> Result<Vec<String>> {
+        let text = |value: &Value| {
+            let text = value.as_str().map(String::from);
+            text.filter(|text| !text.is_empty())
+                .ok_or_else(|| self.wrong(field, "a text or a list of texts", value))
+        };
+        match self.value(field) {
+            None => Ok(vec![]),
+            Some(Value::Array(values)) => values.iter().map(text).collect(),
+            Some(value) => Ok(vec![text(value)?]),
         }
     }
 

@@ -24,7 +24,7 @@ pub enum Pooling {
 pub struct EmbedOptions {
     /// From hidden states to a vector.
     pub pooling: Pooling,
-    /// Puts BOS in front of every text.
+    /// Puts BOS in front of every text, where the tokenizer has one.
     pub bos: bool,
     /// Puts EOS behind every text: the tokenizer's, or else the first that the model's files name.
     pub eos: bool,
@@ -154,7 +154,7 @@ impl Embedder {
     /// One vector `[dim]` for each text, in their order; with [`Pooling::None`] one `[n_tokens, dim]`.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::EmptyPrompt`], [`Error::TooLong`], the device's.
+    /// [`Error::NoTokenizer`], [`Error::Text`], the device's.
     pub fn embed(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>> {
         self.embed_with("", texts)
     }
@@ -198,36 +198,47 @@ impl Embedder {
     /// Vectors of token ids, as they are; the first `n_excluded` tokens of each are left out of the pooling.
     ///
     /// # Errors
-    /// [`Error::EmptyPrompt`] also when nothing is left to pool; [`Error::TokenId`], [`Error::TooLong`],
-    /// [`Error::Option`] when the two slices differ in length, [`Error::NotFinite`], the device's.
+    /// [`Error::Text`], which says which text and why: [`Error::EmptyPrompt`] (also when nothing is left to pool),
+    /// [`Error::TokenId`], [`Error::TooLong`], [`Error::NotFinite`]. [`Error::Option`] when the two slices differ in
+    /// length; the device's.
     pub fn embed_ids(&self, texts: &[Vec<u32>], n_excluded: &[usize]) -> Result<Vec<Vec<f32>>> {
         if texts.len() != n_excluded.len() {
             let (expected, found) =
                 (format!("{}, one for each text", texts.len()), n_excluded.len().to_string());
             return Err(Error::Option { name: "n_excluded", expected, found });
         }
-        if texts.iter().zip(n_excluded).any(|(ids, &n)| n >= ids.len()) {
-            return Err(Error::EmptyPrompt);
+        if let Some(text) = texts.iter().zip(n_excluded).position(|(ids, &n)| n >= ids.len()) {
+            return Err(Error::EmptyPrompt.of_text(text));
         }
-        let (dim, pooling) = (self.model().config().dim, self.options.pooling);
-        let mut vectors: Vec<Vec<f64>> = vec![vec![]; texts.len()];
+        let (mut vectors, mut sum) = (vec![], vec![]);
+        let mut not_finite = None;
+        // Rows come text by text: one sum is enough.
         self.prefill.each_row(texts, &mut |text, pos, row| {
-            let vector = &mut vectors[text];
-            let weight = match pooling {
-                _ if pos < n_excluded[text] => return,
-                Pooling::None => return vector.extend(row.iter().map(|&x| f64::from(x))),
-                Pooling::Last if pos + 1 < texts[text].len() => return,
-                Pooling::Last | Pooling::Mean => 1.0,
-                Pooling::WeightedMean => (pos + 1) as f64,
-            };
-            vector.resize(dim, 0.0);
-            vector.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+            let (from, to) = (n_excluded[text], texts[text].len());
+            if pos >= from {
+                self.add(&mut sum, row, pos, pos + 1 == to);
+            }
+            if pos + 1 == to {
+                let vector = self.finish(&std::mem::take(&mut sum), from, to);
+                if vector.iter().any(|x| !x.is_finite()) {
+                    not_finite.get_or_insert(text);
+                }
+                vectors.push(vector);
+            }
         })?;
-        if let Some(text) = vectors.iter().position(|vector| vector.iter().any(|x| !x.is_finite())) {
-            return Err(Error::NotFinite { text });
-        }
-        let sizes = texts.iter().zip(n_excluded).map(|(ids, &n)| (n, ids.len()));
-        Ok(vectors.iter().zip(sizes).map(|(vector, (from, to))| self.finish(vector, from, to)).collect())
+        not_finite.map_or(Ok(vectors), |text| Err(Error::NotFinite.of_text(text)))
+    }
+
+    /// Adds the row of position `pos` to a text's sum, as the pooling wants it.
+    fn add(&self, sum: &mut Vec<f64>, row: &[f32], pos: usize, is_last: bool) {
+        let weight = match self.options.pooling {
+            Pooling::None => return sum.extend(row.iter().map(|&x| f64::from(x))),
+            Pooling::Last if !is_last => return,
+            Pooling::Last | Pooling::Mean => 1.0,
+            Pooling::WeightedMean => (pos + 1) as f64,
+        };
+        sum.resize(row.len(), 0.0);
+        sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
     }
 
     /// Sum to mean, fewer dimensions, length 1: of each row, over the pooled positions `from..to`.

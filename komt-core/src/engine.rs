@@ -454,3 +454,9 @@ impl Engine {
         needed <= self.pool.n_free()
     }
 }
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("model", &self.model).field("sequences", &self.seqs.len()).finish()
+    }
+}

@@ -1,6 +1,6 @@
 //! [`Error`]: everything from outside that can go wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What went wrong: each variant names the thing, what was expected and what was found.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +15,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A JSON file is not JSON, or not of the expected form.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        reason: String,
     },
     /// A field of a configuration file is missing or wrong.
     #[error("{}: `{field}`: expected {expected}, found {found}", path.display())]
@@ -120,11 +120,11 @@ pub enum Error {
         /// What the device says, or the limit that was set.
         available_bytes: u64,
     },
-    /// A prompt or text of no tokens.
-    #[error("the prompt is empty: expected at least one token")]
+    /// A prompt or text of no tokens, or with none left to pool.
+    #[error("it is empty: expected at least one token")]
     EmptyPrompt,
     /// A prompt, with what is cached before it, exceeds the context.
-    #[error("{tokens} tokens of prompt and conversation: expected {max} at most")]
+    #[error("{tokens} tokens, with what came before: expected {max} at most")]
     TooLong {
         /// Tokens in all.
         tokens: usize,
@@ -139,12 +139,17 @@ pub enum Error {
         /// Ids that there are.
         vocab_size: usize,
     },
-    /// The hidden states of a text are not finite: the weights are damaged, or overflow.
-    #[error("text {text}: its hidden states are not finite numbers")]
-    NotFinite {
+    /// One of several texts cannot be embedded.
+    #[error("text {text}: {source}")]
+    Text {
         /// Which of the texts, from 0.
         text: usize,
+        /// Why.
+        source: Box<Error>,
     },
+    /// Hidden states are not finite: the weights are damaged, or overflow.
+    #[error("the hidden states are not finite numbers")]
+    NotFinite,
     /// An option that makes no sense.
     #[error("option `{name}`: expected {expected}, found {found}")]
     Option {
@@ -184,6 +189,16 @@ pub enum Error {
     /// A sampler's error: an invalid option, or logits that are not numbers.
     #[error(transparent)]
     Sample(#[from] komt_sample::Error),
+}
+
+impl Error {
+    pub(crate) fn json(path: &Path, error: &serde_json::Error) -> Self {
+        Error::Json { path: path.into(), reason: error.to_string() }
+    }
+
+    pub(crate) fn of_text(self, text: usize) -> Self {
+        Error::Text { text, source: Box::new(self) }
+    }
 }
 
 /// Results of this crate.

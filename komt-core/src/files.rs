@@ -41,8 +41,7 @@ impl TensorFiles {
         }
         let path = dir.join(INDEX);
         let text = std::fs::read(&path).map_err(|source| Error::File { path: path.clone(), source })?;
-        let index: Index =
-            serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
+        let index: Index = serde_json::from_slice(&text).map_err(|error| Error::json(&path, &error))?;
         let names: BTreeSet<&String> = index.weight_map.values().collect();
         let mut shard_names = vec![];
         for name in names {

@@ -55,9 +55,12 @@ pub use engine::{Engine, EngineOptions, Event, SeqId};
 pub use error::{Error, Result};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
+pub use komt_cache as cache;
 pub use komt_kernels as kernels;
 pub use komt_kernels::{Cpu, CpuOptions, Isa};
+pub use komt_sample as sample;
 pub use komt_sample::SamplingParams;
+pub use komt_tokenize as tokenize;
 pub use komt_tokenize::{Message, Role, StreamDecoder, Template, Tokenizer};
 pub use load::{Device, LoadOptions, MemoryPlan, Model, Progress};
 pub use options::GenerateOptions;

@@ -104,6 +104,16 @@ impl Default for LoadOptions {
     }
 }
 
+impl std::fmt::Debug for LoadOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { device, memory_limit_bytes, .. } = self;
+        f.debug_struct("LoadOptions")
+            .field("device", device)
+            .field("memory_limit_bytes", memory_limit_bytes)
+            .finish()
+    }
+}
+
 impl LoadOptions {
     /// On this device.
     pub fn device(mut self, device: Device) -> Self {

@@ -62,10 +62,10 @@ impl Prefill {
     /// Runs `texts` (ids) and calls `visit(text, position, row)` for every token, in order. A row is `[dim]` or
     /// `[vocab_size]`.
     pub fn each_row(&self, texts: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
-        for ids in texts {
-            self.model.check_ids(ids)?;
+        for (text, ids) in texts.iter().enumerate() {
+            self.model.check_ids(ids).map_err(|error| error.of_text(text))?;
             if ids.len() > self.max_context {
-                return Err(Error::TooLong { tokens: ids.len(), max: self.max_context });
+                return Err(Error::TooLong { tokens: ids.len(), max: self.max_context }.of_text(text));
             }
         }
         let state = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 
 use crate::prefill::Prefill;
 use crate::runner::Until;
-use crate::{Model, Result};
+use crate::{Error, Model, Result};
 use komt_sample::log_sum_exp;
 
 /// How likely the tokens of a text are, each after those before it.
@@ -72,7 +72,7 @@ impl Scorer {
     pub fn score_ids(&self, ids: Vec<u32>) -> Result<Score> {
         let mut logprobs = vec![];
         let texts = [ids];
-        self.prefill.each_row(&texts, &mut |_, pos, logits| {
+        self.each_row(&texts, &mut |_, pos, logits| {
             if let Some(&next) = texts[0].get(pos + 1) {
                 logprobs.push(f64::from(logits[next as usize]) - log_sum_exp(logits));
             }
@@ -86,6 +86,20 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::score_ids`].
     pub fn each_logits(&self, ids: Vec<u32>, mut visit: impl FnMut(usize, &[f32])) -> Result<()> {
-        self.prefill.each_row(&[ids], &mut |_, pos, logits| visit(pos, logits))
+        self.each_row(&[ids], &mut |_, pos, logits| visit(pos, logits))
+    }
+
+    /// There is one text: its errors need no number.
+    fn each_row(&self, texts: &[Vec<u32>; 1], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+        self.prefill.each_row(texts, visit).map_err(|error| match error {
+            Error::Text { source, .. } => *source,
+            error => error,
+        })
+    }
+}
+
+impl std::fmt::Debug for Scorer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scorer").field("model", self.prefill.model()).finish()
     }
 }

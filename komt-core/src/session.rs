@@ -36,6 +36,12 @@ impl State {
     }
 }
 
+impl std::fmt::Debug for SharedEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedEngine").finish_non_exhaustive()
+    }
+}
+
 impl SharedEngine {
     /// Shares `engine`. Sequences that were submitted to it before go on, but nobody hears of them.
     pub fn new(engine: Engine) -> Self {
@@ -79,7 +85,9 @@ impl SharedEngine {
     }
 }
 
-/// Stops the answers of one session, from anywhere: the iterator ends before its next step.
+/// Stops the answers of one session, from anywhere: the iterator ends before its next step. Tokens that are there still
+/// come; text that was held back (a piece of a character, or of a stop string) is at the end of the answer in
+/// [`Session::messages`].
 #[derive(Debug, Clone, Default)]
 pub struct Canceller {
     is_cancelled: Arc<AtomicBool>,
@@ -120,7 +128,8 @@ pub struct Session {
     pub template: Template,
     messages: Vec<Message>,
     answer: String,
-    is_raw: bool, // turns are token ids, not messages
+    is_raw: bool,         // turns are token ids, not messages
+    last_id: Option<u32>, // of the answer
     is_generating: bool,
     finish_reason: Option<FinishReason>,
     canceller: Canceller,
@@ -139,6 +148,7 @@ impl Session {
             messages: vec![],
             answer: String::new(),
             is_raw: false,
+            last_id: None,
             is_generating: false,
             finish_reason: None,
             canceller: Canceller::default(),
@@ -230,7 +240,10 @@ impl Session {
         drop(state);
         for event in waiting {
             match event {
-                Event::Token { token, .. } => tail += &token.text,
+                Event::Token { token, .. } => {
+                    tail += &token.text;
+                    self.last_id = Some(token.id);
+                }
                 Event::Done { reason, tail: held, .. } => {
                     tail += &held;
                     self.finish_reason = Some(reason);
@@ -263,7 +276,7 @@ impl Session {
         let seq = state.engine.fork(self.seq)?;
         let mut fork = Session::on(self.shared.clone(), &mut state, seq, self.options.clone());
         fork.template = self.template.clone();
-        (fork.messages, fork.is_raw) = (self.messages.clone(), self.is_raw);
+        (fork.messages, fork.is_raw, fork.last_id) = (self.messages.clone(), self.is_raw, self.last_id);
         Ok(fork)
     }
 
@@ -279,7 +292,7 @@ impl Session {
         } else {
             match self.template.next_turn_ids(tokenizer, messages) {
                 // The answer was sampled with its EOS, or was cut off before it.
-                Ok(ids) if tokens.last() == ids.first() => (tokens.len(), ids[1..].to_vec()),
+                Ok(ids) if self.last_id.as_ref() == ids.first() => (tokens.len(), ids[1..].to_vec()),
                 Ok(ids) => (tokens.len(), ids),
                 // The template writes earlier turns otherwise once there are later ones: the cache serves as far as it can.
                 Err(komt_tokenize::Error::NotAppendable { .. }) => {
@@ -298,6 +311,7 @@ impl Session {
 
     fn begin_turn(&mut self) {
         self.canceller.is_cancelled.store(false, Ordering::SeqCst);
+        self.last_id = None;
         (self.is_generating, self.finish_reason) = (true, None);
     }
 
@@ -314,6 +328,7 @@ impl Session {
         match event {
             Event::Token { token, .. } => {
                 self.answer += &token.text;
+                self.last_id = Some(token.id);
                 Some(Ok(token))
             }
             Event::Done { reason, .. } => {
@@ -336,12 +351,12 @@ impl Iterator for Session {
     /// The next token of the answer; `None` at its end. After an error the answer has ended.
     fn next(&mut self) -> Option<Result<Token>> {
         while self.is_generating {
+            if let Ok(event) = self.events.try_recv() {
+                return self.take(event);
+            }
             if self.canceller.is_cancelled.load(Ordering::SeqCst) {
                 self.stop();
                 return None;
-            }
-            if let Ok(event) = self.events.try_recv() {
-                return self.take(event);
             }
             let shared = self.shared.clone();
             let Some(mut state) = shared.try_lock() else {

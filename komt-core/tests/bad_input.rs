@@ -295,6 +295,14 @@ fn generation_config_is_read_as_transformers_does() {
         (0.9, 0.01, 0.02, 3)
     );
     assert!(options(r#"{"temperature":0.7}"#).unwrap().sampling.is_greedy(), "do_sample is off");
+    assert_eq!(options(r#"{"stop_strings":["a","b"]}"#).unwrap().stop, ["a", "b"]);
+    for (text, field) in [
+        (r#"{"do_sample":true,"top_k":-5}"#, "top_k"),
+        (r#"{"no_repeat_ngram_size":2.7}"#, "no_repeat_ngram_size"),
+        (r#"{"stop_strings":[1]}"#, "stop_strings"),
+    ] {
+        assert!(options(text).unwrap_err().to_string().contains(&format!("`{field}`: expected")), "{text}");
+    }
     let error = options(r#"{"repetition_penalty":-1}"#).unwrap_err();
     assert!(error.to_string().contains("generation_config.json: `repetition_penalty`: expected"), "{error}");
 }
@@ -307,7 +315,7 @@ fn embeddings_that_are_not_numbers() {
     let model = load(dir.path(), Isa::detect());
     let embedder = Embedder::new(&model, EmbedOptions::default()).unwrap();
     let error = embedder.embed_ids(&[vec![1, 2], vec![3]], &[0, 0]).unwrap_err();
-    assert_eq!(error.to_string(), "text 0: its hidden states are not finite numbers");
+    assert_eq!(error.to_string(), "text 0: the hidden states are not finite numbers");
 }
 
 #[test]
@@ -319,7 +327,7 @@ fn prompts() {
     let error = engine.submit(&[1, 320], options()).unwrap_err();
     assert_eq!(error.to_string(), "token id 320: the vocabulary has 320 ids");
     let error = engine.submit(&[1; 32], options()).unwrap_err();
-    assert_eq!(error.to_string(), "32 tokens of prompt and conversation: expected 31 at most");
+    assert_eq!(error.to_string(), "32 tokens, with what came before: expected 31 at most");
     assert_eq!(
         engine.append(99, &[1], options()).unwrap_err().to_string(),
         "sequence 99 is not known: it was never opened, or is closed"
@@ -330,10 +338,14 @@ fn prompts() {
     engine.submit(&[1; 31], options()).unwrap();
 
     let embedder = Embedder::new(&model, EmbedOptions::default().max_context(8)).unwrap();
-    assert!(matches!(embedder.embed_ids(&[vec![]], &[0]), Err(Error::EmptyPrompt)));
-    assert!(matches!(embedder.embed_ids(&[vec![1, 2]], &[2]), Err(Error::EmptyPrompt)));
-    assert!(matches!(embedder.embed_ids(&[vec![1; 9]], &[0]), Err(Error::TooLong { tokens: 9, max: 8 })));
-    assert!(matches!(embedder.embed_ids(&[vec![400]], &[0]), Err(Error::TokenId { id: 400, .. })));
+    let wrong = |ids: Vec<u32>, n_excluded, message: &str| {
+        let error = embedder.embed_ids(&[vec![1, 2], ids], &[0, n_excluded]).unwrap_err();
+        assert_eq!(error.to_string(), format!("text 1: {message}"));
+    };
+    wrong(vec![], 0, "it is empty: expected at least one token");
+    wrong(vec![1, 2], 2, "it is empty: expected at least one token");
+    wrong(vec![1; 9], 0, "9 tokens, with what came before: expected 8 at most");
+    wrong(vec![400], 0, "token id 400: the vocabulary has 320 ids");
     assert!(matches!(embedder.embed_ids(&[vec![1]], &[]), Err(Error::Option { name: "n_excluded", .. })));
     assert!(embedder.embed_ids(&[], &[]).unwrap().is_empty());
     let scorer = Scorer::new(&model, Some(8)).unwrap();

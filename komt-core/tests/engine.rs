@@ -21,7 +21,12 @@ fn tiny() -> Model {
     MODEL.get_or_init(|| load(&models().join("head64"), Isa::Scalar)).clone()
 }
 
-/// The same on the fastest path, where equality is bit for bit too: the order of every sum is fixed.
+/// On every path of this machine equality is bit for bit: the order of every sum is fixed.
+fn tiny_on_each() -> Vec<Model> {
+    Isa::available().into_iter().map(|isa| load(&models().join("head64"), isa)).collect()
+}
+
+/// The same on the fastest path.
 fn tiny_fast() -> Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| load(&models().join("head64"), Isa::detect())).clone()
@@ -86,7 +91,7 @@ fn alone(model: &Model, options: EngineOptions, prompt: &[u32], generate: Genera
 
 #[test]
 fn chunked_prefill_equals_whole_prefill_and_rolling_equals_masked() {
-    for model in [tiny(), tiny_fast()] {
+    for model in tiny_on_each() {
         let prompt = prompt(1, 75);
         // Steps of 512 tokens: one chunk, and a ring longer than the sequence, so the window is only a mask.
         let whole = alone(&model, EngineOptions::default().max_context(120), &prompt, sampled(30, 5));
@@ -107,7 +112,7 @@ fn chunked_prefill_equals_whole_prefill_and_rolling_equals_masked() {
 
 #[test]
 fn batched_equals_alone_and_permuted_pages_equal_contiguous_ones() {
-    for model in [tiny(), tiny_fast()] {
+    for model in tiny_on_each() {
         let options =
             EngineOptions::default().max_context(120).max_step_tokens(20).max_seqs(3).kv_tokens(2000);
         let mut engine = Engine::new(&model, options).unwrap();
@@ -408,6 +413,21 @@ fn embedders_and_sessions_work_from_inside_another_pool() {
             assert!(session.say("안녕하세요").unwrap().all(|token| token.is_ok()));
         });
     });
+}
+
+/// A prompt that itself ends in EOS: only an EOS of the answer closes the answer.
+#[test]
+fn an_answer_cancelled_before_its_first_token_is_closed_all_the_same() {
+    let model = demo_model();
+    let tokenizer = model.tokenizer().unwrap();
+    let engine = SharedEngine::new(Engine::new(&model, EngineOptions::default()).unwrap());
+    let mut session = engine.session().with_template(Template::KomtHeading);
+    session.say("안녕하세요").unwrap();
+    session.stop();
+    let answer: Vec<_> = session.say("고마워요").unwrap().map(|t| t.unwrap().id).collect();
+    let ids = Template::KomtHeading.prompt_ids(tokenizer, &session.messages()[..3]).unwrap();
+    let fresh = alone(&model, EngineOptions::default(), &ids, GenerateOptions::default());
+    assert_eq!(answer, fresh.into_iter().map(|t| t.id).collect::<Vec<_>>());
 }
 
 #[test]

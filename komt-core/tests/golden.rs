@@ -31,7 +31,9 @@ fn check(name: &str, dir: &Path, isa: Isa, max_tokens: usize) -> f64 {
         n_cases += 1;
     }
     assert!(n_cases > 0, "{name} has float32 cases");
-    assert!(n_greedy >= 16, "{name}: {n_greedy} greedy tokens could be compared");
+    // Two files hold fewer than 64 greedy tokens a prompt: 48 after each of three, and 16 after 4,095.
+    let least = if name == "long4096" { 16 } else { 64 };
+    assert!(n_greedy >= least, "{name}: {n_greedy} greedy tokens could be compared");
     eprintln!(
         "{name} {isa:?}: {n_cases} cases, worst logits NMSE {worst:.1e}, {n_greedy} greedy tokens equal"
     );

@@ -63,13 +63,19 @@ pub enum Error {
         /// The best that is there.
         best: Isa,
     },
+    /// A number of threads that makes no sense.
+    #[error("threads: expected 1 to {max}, found {found}")]
+    Threads {
+        /// The most that there may be.
+        max: usize,
+        /// What was asked for.
+        found: usize,
+    },
     /// The thread pool could not be started.
-    #[error("thread pool of {threads} threads: {source}")]
+    #[error("thread pool: {reason}")]
     ThreadPool {
-        /// Threads asked for; 0 means one for each core.
-        threads: usize,
         /// Why.
-        source: rayon::ThreadPoolBuildError,
+        reason: String,
     },
     /// An operation was made to fail by the observer of a [`Tap`].
     #[error("{op}: stopped by its observer: {reason}")]

@@ -379,6 +379,10 @@ fn what_is_not_there_is_an_error() {
         assert!(Cpu::with(CpuOptions::default().isa(Isa::Avx512)).is_err());
     }
     assert!(cpu.available_bytes().unwrap() > 1 << 20);
+    for threads in [0, 1025] {
+        let error = Cpu::with(CpuOptions::default().threads(threads)).unwrap_err();
+        assert_eq!(error.to_string(), format!("threads: expected 1 to 1024, found {threads}"));
+    }
 }
 
 #[test]

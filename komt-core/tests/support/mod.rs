@@ -6,6 +6,7 @@ use komt_core::{Cpu, CpuOptions, EmbedOptions, Embedder, Isa, LoadOptions, Model
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +27,8 @@ fn external(variable: &str, default: Option<PathBuf>, how: &str) -> Option<PathB
     }
     let require = variable.replace("KOMT_", "KOMT_REQUIRE_");
     assert!(std::env::var_os(&require).is_none(), "{require} is set, but the files are not there: {how}");
-    eprintln!("\n*** SKIPPED: {how} ***\n");
+    // Not `eprintln!`: the test harness would swallow it.
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {how} ***\n");
     None
 }
 

@@ -93,12 +93,16 @@ impl Cpu {
     pub fn with(options: CpuOptions) -> Result<Self> {
         let isa = options.isa.unwrap_or_else(Isa::detect);
         isa.check()?;
-        let threads = options.threads.unwrap_or(0);
+        // More than any machine has cores, and few enough that all of them start at once.
+        const MAX_THREADS: usize = 1024;
+        if let Some(found) = options.threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
+            return Err(Error::Threads { max: MAX_THREADS, found });
+        }
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(options.threads.unwrap_or(0)) // 0: one for each core
             .thread_name(|i| format!("komt-{i}"))
             .build()
-            .map_err(|source| Error::ThreadPool { threads, source })?;
+            .map_err(|error| Error::ThreadPool { reason: error.to_string() })?;
         Ok(Self { pool: Arc::new(pool), isa })
     }
 
