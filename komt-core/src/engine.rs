@@ -432,6 +432,9 @@ impl Engine {
     /// its own to take.
     fn make_room(&mut self, seq: SeqId, n: usize) -> bool {
         let needed = self.seqs[&seq].table.needed(&self.pool, n);
+        if needed <= self.pool.n_free() {
+            return true;
+        }
         let is_victim = |(id, s): &(&SeqId, &Sequence)| {
             let is_in_step = self.in_flight.iter().any(|scheduled| scheduled.seq == **id);
             **id != seq && !is_in_step && (s.turn.is_none() || **id > seq) && s.table.n_pages() > 0

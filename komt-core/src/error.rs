@@ -121,7 +121,7 @@ pub enum Error {
         available_bytes: u64,
     },
     /// A prompt or text of no tokens, or with none left to pool.
-    #[error("it is empty: expected at least one token")]
+    #[error("empty prompt or text: expected at least one token")]
     EmptyPrompt,
     /// A prompt, with what is cached before it, exceeds the context.
     #[error("{tokens} tokens, with what came before: expected {max} at most")]

@@ -342,8 +342,8 @@ fn prompts() {
         let error = embedder.embed_ids(&[vec![1, 2], ids], &[0, n_excluded]).unwrap_err();
         assert_eq!(error.to_string(), format!("text 1: {message}"));
     };
-    wrong(vec![], 0, "it is empty: expected at least one token");
-    wrong(vec![1, 2], 2, "it is empty: expected at least one token");
+    wrong(vec![], 0, "empty prompt or text: expected at least one token");
+    wrong(vec![1, 2], 2, "empty prompt or text: expected at least one token");
     wrong(vec![1; 9], 0, "9 tokens, with what came before: expected 8 at most");
     wrong(vec![400], 0, "token id 400: the vocabulary has 320 ids");
     assert!(matches!(embedder.embed_ids(&[vec![1]], &[]), Err(Error::Option { name: "n_excluded", .. })));
