@@ -1,9 +1,10 @@
 //! [`Config`]: the shape of a model, from `config.json` of transformers 4 and 5.
 
+use crate::fields::Fields;
 use crate::{Error, Result};
 use komt_kernels::{AttnShape, MAX_HEAD_DIM};
-use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use serde_json::Value;
+use std::path::Path;
 
 /// The shape of a Mistral-architecture model.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,8 +51,7 @@ impl Config {
     }
 
     fn from_json(path: &Path, text: &[u8]) -> Result<Self> {
-        let map = serde_json::from_slice(text).map_err(|error| Error::json(path, &error))?;
-        let fields = Fields { path: path.into(), map };
+        let fields = Fields::parse(path, text)?;
         let is_llama = fields.is_llama()?;
         fields.refuse_what_is_not_computed()?;
         let (dim, n_heads) = (fields.count("hidden_size", None)?, fields.count("num_attention_heads", None)?);
@@ -115,139 +115,7 @@ impl Config {
     }
 }
 
-/// Ids that `generation_config.json` says end a text, and what it says of sampling: `do_sample`, `temperature`, `top_k`,
-/// `top_p`, `min_p`, `typical_p`, `epsilon_cutoff`, `eta_cutoff`, `repetition_penalty`, `no_repeat_ngram_size`,
-/// `max_new_tokens`, `stop_strings`. Its other fields are not looked at.
-pub(crate) fn generation_config(path: &Path) -> Result<Option<(Vec<u32>, crate::GenerateOptions)>> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::File { path: path.into(), source }),
-    };
-    let map = serde_json::from_slice(&text).map_err(|error| Error::json(path, &error))?;
-    let fields = Fields { path: path.into(), map };
-    let mut options = crate::GenerateOptions::default();
-    let sampling = &mut options.sampling;
-    if fields.flag("do_sample")? {
-        sampling.temperature = fields.number("temperature", 1.0)? as f32; // 0: greedy
-        sampling.top_k = fields.size("top_k", 50)?; // transformers' default where sampling is on; 0: off
-        for (field, option) in [
-            ("top_p", &mut sampling.top_p),
-            ("min_p", &mut sampling.min_p),
-            ("typical_p", &mut sampling.typical_p),
-            ("epsilon_cutoff", &mut sampling.epsilon_cutoff),
-            ("eta_cutoff", &mut sampling.eta_cutoff),
-        ] {
-            *option = fields.number(field, f64::from(*option))? as f32;
-        }
-    }
-    sampling.repetition_penalty =
-        fields.number("repetition_penalty", f64::from(sampling.repetition_penalty))? as f32;
-    sampling.no_repeat_ngram = fields.size("no_repeat_ngram_size", 0)?;
-    // No option here names a token, so any vocabulary will do.
-    if let Err(komt_sample::Error::InvalidOption { field, expected, found }) = sampling.validate(1) {
-        return Err(fields.wrong(field, &expected, found));
-    }
-    options.stop = fields.texts("stop_strings")?;
-    options.max_new_tokens = fields.count("max_new_tokens", Some(options.max_new_tokens))?;
-    Ok(Some((fields.ids("eos_token_id")?, options)))
-}
-
-/// A JSON object and the file it came from.
-struct Fields {
-    path: PathBuf,
-    map: Map<String, Value>,
-}
-
 impl Fields {
-    /// The value of a field; a `null` counts as missing.
-    fn value(&self, field: &str) -> Option<&Value> {
-        self.map.get(field).filter(|value| !value.is_null())
-    }
-
-    fn wrong(&self, field: &str, expected: &str, found: impl ToString) -> Error {
-        let found = found.to_string();
-        Error::Config { path: self.path.clone(), field: field.into(), expected: expected.into(), found }
-    }
-
-    fn unsupported(&self, field: &str, found: impl ToString, supported: &str) -> Error {
-        let found = found.to_string();
-        Error::Unsupported {
-            path: self.path.clone(),
-            field: field.into(),
-            found,
-            supported: supported.into(),
-        }
-    }
-
-    /// A positive integer below 2^31.
-    fn count(&self, field: &str, default: Option<usize>) -> Result<usize> {
-        const EXPECTED: &str = "an integer in 1..2^31";
-        match (self.value(field), default) {
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(self.wrong(field, EXPECTED, "nothing")),
-            (Some(value), _) => match value.as_u64() {
-                Some(n @ 1..0x8000_0000) => Ok(n as usize),
-                _ => Err(self.wrong(field, EXPECTED, value)),
-            },
-        }
-    }
-
-    /// An integer from 0 on.
-    fn size(&self, field: &str, default: usize) -> Result<usize> {
-        self.value(field).map_or(Ok(default), |value| {
-            let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-            size.ok_or_else(|| self.wrong(field, "an integer, 0 or more", value))
-        })
-    }
-
-    /// A text, a list of texts, or none; empty ones say nothing.
-    fn texts(&self, field: &str) -> Result<Vec<String>> {
-        let text = |value: &Value| {
-            let text = value.as_str().map(String::from);
-            text.filter(|text| !text.is_empty())
-                .ok_or_else(|| self.wrong(field, "a text or a list of texts", value))
-        };
-        match self.value(field) {
-            None => Ok(vec![]),
-            Some(Value::Array(values)) => values.iter().map(text).collect(),
-            Some(value) => Ok(vec![text(value)?]),
-        }
-    }
-
-    fn number(&self, field: &str, default: f64) -> Result<f64> {
-        self.value(field)
-            .map_or(Ok(default), |value| value.as_f64().ok_or_else(|| self.wrong(field, "a number", value)))
-    }
-
-    fn positive(&self, field: &str, default: f32) -> Result<f32> {
-        let number = self.number(field, f64::from(default))? as f32;
-        if number > 0.0 && number.is_finite() {
-            Ok(number)
-        } else {
-            Err(self.wrong(field, "a positive number", number))
-        }
-    }
-
-    fn flag(&self, field: &str) -> Result<bool> {
-        self.value(field).map_or(Ok(false), |value| {
-            value.as_bool().ok_or_else(|| self.wrong(field, "true or false", value))
-        })
-    }
-
-    /// One id, a list of ids, or none.
-    fn ids(&self, field: &str) -> Result<Vec<u32>> {
-        let id = |value: &Value| {
-            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-            id.ok_or_else(|| self.wrong(field, "a token id or a list of token ids", value))
-        };
-        match self.value(field) {
-            None => Ok(vec![]),
-            Some(Value::Array(values)) => values.iter().map(id).collect(),
-            Some(value) => Ok(vec![id(value)?]),
-        }
-    }
-
     /// Whether it is a Llama; an error when it is neither Llama nor Mistral.
     fn is_llama(&self) -> Result<bool> {
         let named = self.value("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
@@ -346,6 +214,7 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Map;
 
     const BASE: &str = r#"{"architectures":["MistralForCausalLM"],"hidden_size":64,"intermediate_size":96,
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"vocab_size":320,"rope_theta":5e5,

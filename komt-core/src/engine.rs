@@ -1,95 +1,14 @@
 //! [`Engine`]: many sequences at once, step by step.
 
-use crate::runner::{Capacity, Run, Until};
+use crate::runner::{Run, Until};
 use crate::sequence::{FinishReason, Sequence, Token, Turn};
-use crate::{Config, Error, GenerateOptions, Model, Result};
-use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
+use crate::{EngineOptions, Error, GenerateOptions, Model, Result};
+use komt_cache::{Logits, PagePool, PageTable, StepPlan};
 use komt_kernels::StepCapacity;
 use std::collections::BTreeMap;
 
 /// The number of a sequence, never used twice by an engine.
 pub type SeqId = u64;
-
-/// How large an engine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineOptions {
-    /// Sequences in one step. More can be submitted: the older come first.
-    pub max_seqs: usize,
-    /// Tokens in one step: the chunk that long prompts are cut into.
-    pub max_step_tokens: usize,
-    /// The longest sequence. `None`: the model's own, but 4,096 at most where no window bounds the cache.
-    pub max_context: Option<usize>,
-    /// Tokens that the KV cache holds, of all sequences. `None`: two of the longest sequences. When it is full, the youngest
-    /// sequences give their pages up and are computed again later.
-    pub kv_tokens: Option<usize>,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self { max_seqs: 16, max_step_tokens: 512, max_context: None, kv_tokens: None }
-    }
-}
-
-impl EngineOptions {
-    /// With this number of sequences in a step.
-    pub fn max_seqs(mut self, n: usize) -> Self {
-        self.max_seqs = n;
-        self
-    }
-
-    /// With this number of tokens in a step.
-    pub fn max_step_tokens(mut self, n: usize) -> Self {
-        self.max_step_tokens = n;
-        self
-    }
-
-    /// With this longest sequence.
-    pub fn max_context(mut self, n: usize) -> Self {
-        self.max_context = Some(n);
-        self
-    }
-
-    /// With room for this number of tokens.
-    pub fn kv_tokens(mut self, n: usize) -> Self {
-        self.kv_tokens = Some(n);
-        self
-    }
-
-    pub(crate) fn context(&self, config: &Config) -> usize {
-        let is_bounded = config.window.is_some_and(|window| window < config.max_context);
-        let default = if is_bounded { config.max_context } else { config.max_context.min(4096) };
-        self.max_context.unwrap_or(default)
-    }
-
-    pub(crate) fn capacity(&self, config: &Config) -> Capacity {
-        let max_tokens = self.max_step_tokens;
-        let table_len = ring_len(config.window, max_tokens, self.context(config));
-        let n_pages = self.kv_tokens.map_or(2 * table_len, |n| n.div_ceil(PAGE));
-        let max_seqs = self.max_seqs.min(max_tokens);
-        Capacity { step: StepCapacity { max_tokens, max_seqs, max_logits: max_seqs, table_len }, n_pages }
-    }
-
-    pub(crate) fn check(&self, config: &Config) -> Result<()> {
-        let within = |name, least: usize, found: usize| {
-            // 2^30: positions and slots are u32, and products of two options stay within 64 bits.
-            if (least..1 << 30).contains(&found) {
-                return Ok(());
-            }
-            let expected = format!("at least {least} and below 2^30");
-            Err(Error::Option { name, expected, found: found.to_string() })
-        };
-        within("max_seqs", 1, self.max_seqs)?;
-        within("max_step_tokens", 1, self.max_step_tokens)?;
-        within("max_context", 2, self.context(config))?;
-        let table_len = self.capacity(config).step.table_len;
-        within(
-            "kv_tokens",
-            table_len * PAGE,
-            self.kv_tokens.unwrap_or(2 * table_len * PAGE).div_ceil(PAGE) * PAGE,
-        )
-    }
-}
 
 /// What happened to a sequence in a step.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ mod config;
 mod embedder;
 mod engine;
 mod error;
+mod fields;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
@@ -51,7 +52,7 @@ mod weights;
 
 pub use config::Config;
 pub use embedder::{EmbedOptions, Embedder, Pooling};
-pub use engine::{Engine, EngineOptions, Event, SeqId};
+pub use engine::{Engine, Event, SeqId};
 pub use error::{Error, Result};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
@@ -63,7 +64,7 @@ pub use komt_sample::SamplingParams;
 pub use komt_tokenize as tokenize;
 pub use komt_tokenize::{Message, Role, StreamDecoder, Template, Tokenizer};
 pub use load::{Device, LoadOptions, MemoryPlan, Model, Progress};
-pub use options::GenerateOptions;
+pub use options::{EngineOptions, GenerateOptions};
 pub use scorer::{Score, Scorer};
 pub use sequence::{FinishReason, Token};
 pub use session::{Canceller, Session, SharedEngine};

@@ -1,8 +1,8 @@
 //! [`Model`]: a model directory, loaded.
 
-use crate::config::generation_config;
 use crate::files::TensorFiles;
 use crate::model::Mistral;
+use crate::options::generation_config;
 use crate::runner::{Capacity, Run, Runner};
 use crate::{Config, EngineOptions, Error, GenerateOptions, Result, weights};
 use komt_kernels::{Backend, Cpu, CpuOptions};
