@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// All tensors of a model, in one file or in the shards of an index.
 pub(crate) struct TensorFiles {
@@ -24,6 +24,13 @@ struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Range<usize>, // in the shard
+}
+
+/// A file of the same directory on every system: no separators, drives, streams or parents.
+pub(crate) fn is_file_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && !name.contains(|c: char| "/\\:".contains(c) || c.is_control())
 }
 
 #[derive(Deserialize)]
@@ -45,7 +52,7 @@ impl TensorFiles {
         let names: BTreeSet<&String> = index.weight_map.values().collect();
         let mut shard_names = vec![];
         for name in names {
-            if Path::new(name).file_name().is_none_or(|file| file != name.as_str()) {
+            if !is_file_name(name) {
                 let expected = "the name of a file beside the index".into();
                 let tensor =
                     index.weight_map.iter().find(|(_, file)| *file == name).map(|(tensor, _)| tensor);

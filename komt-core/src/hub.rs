@@ -18,6 +18,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use crate::files::{INDEX, SINGLE, is_file_name};
 use crate::{Error, Result};
 use hf_hub::api::RepoInfo;
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
@@ -30,8 +31,6 @@ use std::path::{Path, PathBuf};
 use transfer::{Failure, Remote};
 
 const CONFIG: &str = "config.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// Files that a model may have beside its configuration and weights.
 const OPTIONAL: [&str; 5] = [
     "generation_config.json",
@@ -216,13 +215,6 @@ fn shards(dir: &Path) -> std::result::Result<BTreeSet<String>, String> {
             )),
         })
         .collect()
-}
-
-/// A file of the same directory on every system: no separators, drives, streams or parents.
-fn is_file_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('.')
-        && !name.contains(|c: char| "/\\:".contains(c) || c.is_control())
 }
 
 /// Commits and ETags become names of files: hexadecimal on the hub, and nothing that is more than a name elsewhere.

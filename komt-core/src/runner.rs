@@ -1,7 +1,7 @@
 //! [`Runner`]: owns what a step changes, and is the whole life of one step.
 
 use crate::model::{Mistral, Scratch};
-use crate::{Config, Error, Result};
+use crate::{Config, Result};
 use komt_cache::{PAGE, StepDims, StepPlan};
 use komt_kernels::{Backend, Elem, KvLayer, Step, StepCapacity};
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl<B: Backend> Run for Runner<B> {
         match until {
             Until::Logits => {
                 let out = &mut out[..n_logits * model.config.vocab_size];
-                b.download(out, &scratch.logits.buf).map_err(Error::from)?;
+                b.download(out, &scratch.logits.buf)?;
                 Ok(out)
             }
             Until::Hidden => {

@@ -231,7 +231,7 @@ impl Session {
         if !self.is_generating {
             return String::new();
         }
-        // Under the lock nobody adds events: what is in the channel now is all, and the engine tells of the end.
+        // Under the lock nobody adds events: what is in the channel now is all, and the end is there or with the engine.
         let shared = self.shared.clone();
         let mut state = shared.lock();
         state.engine.cancel(self.seq);
@@ -239,20 +239,13 @@ impl Session {
         let waiting: Vec<Event> = self.events.try_iter().chain(state.engine.take_events(self.seq)).collect();
         drop(state);
         for event in waiting {
-            match event {
-                Event::Token { token, .. } => {
-                    tail += &token.text;
-                    self.last_id = Some(token.id);
-                }
-                Event::Done { reason, tail: held, .. } => {
-                    tail += &held;
-                    self.finish_reason = Some(reason);
-                }
-                Event::Failed { .. } => self.finish_reason = Some(FinishReason::Failed),
+            if let Event::Done { tail: held, .. } = &event {
+                tail += held;
+            }
+            if let Some(Ok(token)) = self.take(event) {
+                tail += &token.text;
             }
         }
-        self.answer += &tail;
-        self.end_turn();
         tail
     }
 
@@ -331,7 +324,8 @@ impl Session {
                 self.last_id = Some(token.id);
                 Some(Ok(token))
             }
-            Event::Done { reason, .. } => {
+            Event::Done { reason, tail, .. } => {
+                self.answer += &tail;
                 self.finish_reason = Some(reason);
                 self.end_turn();
                 None
