@@ -1,0 +1,1 @@
+//! A CUDA driver in software, for tests only: it executes the PTX of our kernels on the host, stricter than hardware.
