@@ -79,6 +79,7 @@ pub(crate) fn check<B: Backend>(b: &B, c: &Config, files: &TensorFiles) -> Resul
             found: c.n_layers.to_string(),
         });
     }
+    b.check_shape(c.attn(), &[("dim", c.dim), ("q_dim", c.q_dim()), ("hidden_dim", c.hidden_dim)])?;
     let (matrices, vectors) = tensors(c);
     let needed: BTreeSet<&str> = matrices
         .iter()

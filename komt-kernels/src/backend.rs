@@ -59,6 +59,16 @@ pub trait Backend: Sized + Send + 'static {
         rows as u64 * cols as u64 * format.size_bytes() as u64
     }
 
+    /// Whether there are kernels for a model of this shape: its attention, and `widths`, the columns of its matrices. Told
+    /// before anything is loaded. Default: for any.
+    ///
+    /// # Errors
+    /// What is not supported, by name, and what is.
+    fn check_shape(&self, attn: AttnShape, widths: &[(&'static str, usize)]) -> Result<()> {
+        let _ = (attn, widths);
+        Ok(())
+    }
+
     /// Zeroed memory for `len` elements.
     ///
     /// # Errors

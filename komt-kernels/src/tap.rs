@@ -63,6 +63,9 @@ impl<B: Backend> Backend for Tap<B> {
     fn weight_bytes(&self, rows: usize, cols: usize, format: WeightFormat) -> u64 {
         self.inner.weight_bytes(rows, cols, format)
     }
+    fn check_shape(&self, attn: AttnShape, widths: &[(&'static str, usize)]) -> Result<()> {
+        self.inner.check_shape(attn, widths)
+    }
     fn alloc<T: Elem>(&mut self, len: usize) -> Result<Self::Buf<T>> {
         self.show("alloc")?.alloc(len)
     }
