@@ -1,1 +1,5 @@
 //! A CUDA driver in software, for tests only: it executes the PTX of our kernels on the host, stricter than hardware.
+
+pub mod spec;
+
+pub use spec::DeviceSpec;
