@@ -7,6 +7,8 @@
 #error "bfloat16 needs sm_80"
 #endif
 
+#pragma nv_diag_suppress 177 // declared but never used: each source takes what it needs of this file
+
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -91,6 +93,13 @@ DEVICE uint4 pack8(const float (&f)[8]) {
 // log2 e): a thousandth of an A's rounding for |g| < 10; below that e^-g dominates and the result is tiny.
 DEVICE float silu(float g) {
     return __fdividef(g, 1.0f + __expf(-g));
+}
+
+// 2^x, relative error 2^-22; 2^-inf = 0, and results below 2^-126 are 0.
+DEVICE float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 // ---- memory ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+// Rotary position embedding of q and k in place, and k and v to their slots (formula: mod.rs), in f32, rounded to A once.
+// qkv [n_tokens, q_dim + 2 kv_dim] of A, inv_freq [head_dim / 2] of f32, k and v caches [n_slots, kv_dim] of A.
+//
+// Mapping: blocks (r, y): row r; every block makes the row's head_dim / 2 cosines and sines in shared memory. Then an item
+// is 8 pairs of one head (numbers i .. i + 8 and i + head_dim / 2 ..: two 16-byte loads, two or four 16-byte stores) or 8
+// numbers of v; items go round the threads of the row's blocks.
+// Preconditions: head_dim 64, 96 or 128 (a multiple of 16, at most 128); 16-byte aligned buffers; slots of rows differ or are
+// PAD_SLOT, which stores nothing.
+// Moves n_tokens * (2 q_dim + 5 kv_dim) * 2 bytes (q and k read and written, k and v to the cache, v read).
+
+struct RopeStoreParams {
+    A *qkv;
+    A *k;
+    A *v;
+    const float *inv_freq;
+    const u32 *positions; // [n_tokens]
+    const u32 *slots;     // [n_tokens]
+    u32 n_heads;
+    u32 n_kv_heads;
+    u32 head_dim;
+    u32 padding;
+};
+static_assert(sizeof(RopeStoreParams) == 64, "RopeStoreParams");
+
+constexpr u32 PAD_SLOT = ~0u;
+constexpr u32 THREADS = 128;
+
+// Sine and cosine of 0 <= x <= 2^20, absolute error below 2^-23. (sincosf is as exact, but takes a slow path through local
+// memory from 105,615 on; sin.approx errs by 2^-11 and more there.)
+// x = n pi / 2 + r. pi / 2 = HIGH - LOW with HIGH of 24 bits: n < 2^20 times its last bit, 2^-23, and r below 0.86, so that
+// the first difference is exact; the second rounds by 2^-25, and what HIGH - LOW lacks is n 2e-15.
+// Then Taylor: the first terms left out are r^11 / 11! = 5e-9 and r^12 / 12! = 4e-10.
+DEVICE void sin_cos(float x, float &sin, float &cos) {
+    constexpr float TWO_BY_PI = 0.63661977236758134308f;
+    constexpr float HIGH = 1.57079637050628662109375f, LOW = 4.37113900018624283e-8f;
+    const float n = rintf(x * TWO_BY_PI);
+    float r = fmaf(n, -HIGH, x);
+    r = fmaf(n, LOW, r);
+    const float rr = r * r;
+    float s = fmaf(rr, 1.0f / 362880.0f, -1.0f / 5040.0f);
+    s = fmaf(rr, s, 1.0f / 120.0f);
+    s = fmaf(rr, s, -1.0f / 6.0f);
+    s = fmaf(rr * r, s, r);
+    float c = fmaf(rr, -1.0f / 3628800.0f, 1.0f / 40320.0f);
+    c = fmaf(rr, c, -1.0f / 720.0f);
+    c = fmaf(rr, c, 1.0f / 24.0f);
+    c = fmaf(rr, c, -0.5f);
+    c = fmaf(rr, c, 1.0f);
+    const int quarter = int(n);
+    sin = quarter & 1 ? c : s;
+    cos = quarter & 1 ? s : c;
+    if (quarter & 2) sin = -sin;
+    if ((quarter + 1) & 2) cos = -cos;
+}
+
+// Where cos(i) lies in shared memory, sin(i) 64 after it: an item reads i .. i + 8 as two float4, and the items of a
+// quarter-warp then read consecutive ones (8 apart they would meet in the same banks).
+DEVICE u32 place(u32 i) {
+    return (i & 4) * 8 + i / 8 * 4 + i % 4;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStoreParams p) {
+    __shared__ __align__(16) float turn[128]; // cosines, sines
+    const u32 r = blockIdx.x, half = p.head_dim / 2, pieces = half / 8;
+    const u32 q_dim = p.n_heads * p.head_dim, kv_dim = p.n_kv_heads * p.head_dim;
+    if (threadIdx.x < half) {
+        float sin, cos;
+        sin_cos(float(p.positions[r]) * p.inv_freq[threadIdx.x], sin, cos);
+        turn[place(threadIdx.x)] = cos;
+        turn[place(threadIdx.x) + 64] = sin;
+    }
+    __syncthreads();
+
+    A *row = p.qkv + u64(r) * (q_dim + 2 * kv_dim);
+    const u32 slot = p.slots[r];
+    const bool store = slot != PAD_SLOT;
+    const u64 cache = u64(slot) * kv_dim;
+    const u32 rotated = (p.n_heads + p.n_kv_heads) * pieces, items = rotated + kv_dim / 8;
+    for (u32 item = blockIdx.y * THREADS + threadIdx.x; item < items; item += gridDim.y * THREADS) {
+        if (item >= rotated) {
+            const u32 c = (item - rotated) * 8;
+            if (store) {
+                const uint4 v = *reinterpret_cast<const uint4 *>(row + q_dim + kv_dim + c);
+                *reinterpret_cast<uint4 *>(p.v + cache + c) = v;
+            }
+            continue;
+        }
+        const u32 head = item / pieces, piece = item % pieces;
+        A *at = row + head * p.head_dim + piece * 8;
+        float a[8], b[8], turned_a[8], turned_b[8];
+        unpack8(a, *reinterpret_cast<const uint4 *>(at));
+        unpack8(b, *reinterpret_cast<const uint4 *>(at + half));
+#pragma unroll
+        for (u32 i = 0; i < 8; i += 4) {
+            const float4 c4 = *reinterpret_cast<const float4 *>(turn + i * 8 + piece * 4);
+            const float4 s4 = *reinterpret_cast<const float4 *>(turn + 64 + i * 8 + piece * 4);
+            const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                turned_a[i + j] = a[i + j] * c[j] - b[i + j] * s[j];
+                turned_b[i + j] = b[i + j] * c[j] + a[i + j] * s[j];
+            }
+        }
+        const uint4 first = pack8(turned_a), second = pack8(turned_b);
+        *reinterpret_cast<uint4 *>(at) = first;
+        *reinterpret_cast<uint4 *>(at + half) = second;
+        if (store && head >= p.n_heads) {
+            A *to = p.k + cache + (head - p.n_heads) * p.head_dim + piece * 8;
+            *reinterpret_cast<uint4 *>(to) = first;
+            *reinterpret_cast<uint4 *>(to + half) = second;
+        }
+    }
+}
