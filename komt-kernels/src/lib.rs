@@ -6,7 +6,8 @@
 //! paths that are held against it.
 //!
 //! [`Cpu`] is the backend for CPUs: the scalar reference, AVX2 and AVX-512 chosen at run time, and a portable path
-//! for every other target, on a `rayon` pool.
+//! for every other target, on a `rayon` pool. [`Cuda`] (feature `cuda`) is the backend for NVIDIA GPUs: hand-written kernels
+//! compiled for the device when it is opened.
 //!
 //! ```
 //! use komt_kernels::{Backend, Cpu, HostWeight, Rows, WeightFormat};
@@ -27,6 +28,9 @@
 
 mod backend;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod error;
 mod ops;
 mod rows;
 mod step;
@@ -35,6 +39,9 @@ mod weight;
 
 pub use backend::{AttnShape, Backend};
 pub use cpu::{Cpu, CpuOptions, Isa};
+#[cfg(feature = "cuda")]
+pub use cuda::Cuda;
+pub use error::{Error, Result};
 pub use rows::{Elem, KvBuf, KvLayer, RowBuf, Rows};
 pub use step::{Step, StepBuf, StepCapacity};
 pub use tap::{Tap, TapEvent};
@@ -42,50 +49,3 @@ pub use weight::{HostWeight, WeightFormat};
 
 /// Largest head_dim that the attention kernels hold on their stacks.
 pub const MAX_HEAD_DIM: usize = 256;
-
-/// What can go wrong from outside. Shapes that do not fit together are assertions instead.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The device has no room.
-    #[error("{device}: out of memory, {bytes} bytes could not be allocated")]
-    OutOfMemory {
-        /// The device's name.
-        device: String,
-        /// Bytes that were asked for.
-        bytes: usize,
-    },
-    /// An instruction set that this machine does not have.
-    #[error("{isa:?} was asked for, this CPU has {best:?}")]
-    IsaUnavailable {
-        /// What was asked for.
-        isa: Isa,
-        /// The best that is there.
-        best: Isa,
-    },
-    /// A number of threads that makes no sense.
-    #[error("threads: expected 1 to {max}, found {found}")]
-    Threads {
-        /// The most that there may be.
-        max: usize,
-        /// What was asked for.
-        found: usize,
-    },
-    /// The thread pool could not be started.
-    #[error("thread pool: {reason}")]
-    ThreadPool {
-        /// Why.
-        reason: String,
-    },
-    /// An operation was made to fail by the observer of a [`Tap`].
-    #[error("{op}: stopped by its observer: {reason}")]
-    Stopped {
-        /// The operation.
-        op: &'static str,
-        /// What the observer said.
-        reason: String,
-    },
-}
-
-/// Results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,5 @@
+//! One device and its primary context.
+
+/// One device and its primary context.
+#[derive(Debug)]
+pub(crate) struct Context {}
