@@ -3,3 +3,6 @@
 pub mod spec;
 
 pub use spec::DeviceSpec;
+
+pub mod mma;
+pub mod num;

@@ -1,0 +1,48 @@
+//! The `.approx` functions (PTX ISA 9.7.3): evaluated in f64 by the host's libm and rounded once to f32. Their error is therefore at most
+//! 0.5 ulp plus the libm's (well below 2^-50 relative): inside every bound the ISA gives, and not bit-equal to hardware, which is free within
+//! its own bounds (in ulp or relative: ex2 2 ulp + , lg2 2^-22 absolute inside [0.5, 2], rsqrt 2^-22.9, sin/cos 2^-20.5 absolute in
+//! [-pi, pi], tanh 2^-11 relative). Tests that compare with these results must allow the ISA's bounds, not ours.
+//!
+//! ftz and sat are the caller's ([`super::float`] applies them). NaN in, canonical NaN out (there, too).
+
+/// `ex2.approx.f32`: 2^x. ex2(-inf) = +0, ex2(+inf) = +inf.
+#[inline]
+pub fn ex2_approx(x: f32) -> f32 {
+    ex2_f64(f64::from(x)) as f32
+}
+
+/// 2^x in f64. Integers are exact whatever the libm.
+#[inline]
+pub(super) fn ex2_f64(x: f64) -> f64 {
+    x.exp2()
+}
+
+/// `lg2.approx.f32`: log2 x; of zero -inf, of a negative NaN.
+#[inline]
+pub fn lg2_approx(x: f32) -> f32 {
+    f64::from(x).log2() as f32
+}
+
+/// `rsqrt.approx.f32`: 1 / sqrt x; of +-0 +-inf, of +inf +0, of a negative NaN.
+#[inline]
+pub fn rsqrt_approx(x: f32) -> f32 {
+    (1.0 / f64::from(x).sqrt()) as f32
+}
+
+/// `sin.approx.f32`.
+#[inline]
+pub fn sin_approx(x: f32) -> f32 {
+    f64::from(x).sin() as f32
+}
+
+/// `cos.approx.f32`.
+#[inline]
+pub fn cos_approx(x: f32) -> f32 {
+    f64::from(x).cos() as f32
+}
+
+/// `tanh.approx.f32`. Hardware's relative error reaches 2^-11.
+#[inline]
+pub fn tanh_approx(x: f32) -> f32 {
+    f64::from(x).tanh() as f32
+}
