@@ -1,5 +1,8 @@
 //! A CUDA driver in software, for tests only: it executes the PTX of our kernels on the host, stricter than hardware.
 
+pub mod exec;
+pub mod memory;
+pub mod ptx;
 pub mod spec;
 
 pub use spec::DeviceSpec;
