@@ -1,5 +1,6 @@
 //! PTX text -> [`Module`]: what NVRTC and Triton emit, checked against a device. The reference is "PTX ISA", NVIDIA.
 
+mod body;
 mod lexer;
 mod parser;
 
@@ -225,4 +226,58 @@ pub fn parse(text: &str, spec: &DeviceSpec) -> Result<Module, PtxError> {
     }
     crate::exec::check(&module)?;
     Ok(module)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = ".version 8.8
+.target sm_80
+.address_size 64
+.global .align 4 .b8 table[8] = {1, 2, 0xff};
+.extern .shared .align 128 .b8 dynamic[];
+.visible .entry scale(.param .u64 .ptr .align 1 a, .param .align 8 .b8 b[20])
+.maxntid 256, 1, 1
+{
+  .reg .pred %p<2>;
+  .reg .b32 %r<3>;
+  .shared .align 16 .b8 tile[64];
+  .loc 1 7 0
+  @!%p1 bra $done;
+  { .reg .b32 %r1; mov.b32 %r1, -1; }
+  ld.global.v2.u32 {%r1, %r2}, [%r0+8];
+$done:
+  ret;
+}
+.file 1 \"scale.cu\"
+";
+
+    #[test]
+    fn a_kernel_is_read_with_its_places() {
+        let module = parse(TEXT, &DeviceSpec::sm(80));
+        // `ld` takes a 64-bit address: only the parser's work is looked at here.
+        let module = module.or_else(|_| parser::parse(TEXT)).unwrap();
+        let kernel = module.kernel("scale").unwrap();
+        assert_eq!((kernel.param_bytes, kernel.params[1].0, kernel.maxntid), (28, 8, Some([256, 1, 1])));
+        assert_eq!(kernel.static_shared_bytes(&module), 64);
+        assert_eq!(module.globals().next().unwrap().init, Some(vec![1, 2, 255]));
+        let [branch, mov, load, ret] = &kernel.body[..] else { panic!("{:?}", kernel.body) };
+        assert_eq!((branch.guard, kernel.labels["$done"]), (Some((1, true)), 3));
+        assert_eq!(mov.operands, [Operand::Reg(5), Operand::Int(u64::MAX)]);
+        assert_eq!(load.operands[1], Operand::Address(Base::Reg(2), 8));
+        assert_eq!((load.line, load.source), (15, Some((1, 7))));
+        assert_eq!((ret.text.as_str(), module.files[&1].as_str()), ("ret", "scale.cu"));
+    }
+
+    #[test]
+    fn too_new_texts_and_targets_are_told() {
+        let error = parse(".version 9.1\n.target sm_80\n", &DeviceSpec::sm(80)).unwrap_err();
+        assert_eq!(error.to_string(), ".version 9.1 is newer than the driver's 8.8");
+        let error = parse(".version 8.0\n.target sm_90a\n", &DeviceSpec::sm(80)).unwrap_err();
+        assert_eq!(error.to_string(), ".target sm_90 does not run on software sm_80");
+        let error = parse(".version 8.0\n.target sm_80\n.what\n", &DeviceSpec::sm(80)).unwrap_err();
+        assert_eq!(error.to_string(), "PTX line 3: unknown directive: `.what`");
+    }
 }
