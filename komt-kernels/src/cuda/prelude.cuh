@@ -15,7 +15,7 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef int i32;
 
-#define DEVICE static __device__ __forceinline__
+#define DEVICE __device__ __forceinline__
 
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
@@ -126,6 +126,11 @@ DEVICE uint4 load16_nc(const void *p) {
 // Address of shared memory as the instructions below want it.
 DEVICE u32 shared_address(const void *p) {
     return u32(__cvta_generic_to_shared(p));
+}
+
+// Keeps a value in its register: the compiler would otherwise compute it again in every round of a loop.
+DEVICE void keep(u32 &v) {
+    asm volatile("" : "+r"(v));
 }
 
 // Dynamic shared memory of the block, at an address divisible by 128: all 32 banks.
