@@ -1,6 +1,8 @@
 //! Memory of the device.
 
-use super::context::Context;
+use super::context::{Context, Garbage, Work};
+use crate::{Error, Result};
+use cudarc::driver::{result, sys};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -15,6 +17,30 @@ pub struct CudaBuf<T> {
 }
 
 impl<T> CudaBuf<T> {
+    /// Memory of undefined content.
+    pub(super) fn undefined(context: &Arc<Context>, work: &Work<'_>, len: usize) -> Result<Self> {
+        let bytes = len.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
+        let too_many = || Error::OutOfMemory { device: context.device.name.clone(), bytes: usize::MAX };
+        let ptr = context.alloc(work, bytes.ok_or_else(too_many)?.max(1))?;
+        Ok(Self { ptr, len, context: context.clone(), _elements: PhantomData })
+    }
+
+    /// Memory of zeros, once what `stream` does before is done.
+    pub(super) fn zeroed(
+        context: &Arc<Context>,
+        work: &Work<'_>,
+        stream: sys::CUstream,
+        len: usize,
+    ) -> Result<Self> {
+        let buf = Self::undefined(context, work, len)?;
+        if len > 0 {
+            // SAFETY: the buffer has that many bytes.
+            unsafe { result::memset_d8_async(buf.ptr, 0, len * size_of::<T>(), stream) }
+                .map_err(|error| context.failed("cuMemsetD8Async", error))?;
+        }
+        Ok(buf)
+    }
+
     /// Address on the device, divisible by 256.
     pub fn ptr(&self) -> u64 {
         self.ptr
@@ -28,6 +54,12 @@ impl<T> CudaBuf<T> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+impl<T> Drop for CudaBuf<T> {
+    fn drop(&mut self) {
+        self.context.discard(Garbage::Memory(self.ptr));
     }
 }
 

@@ -1,5 +1,12 @@
 //! What an operation says of its kernels, and how it launches them.
 
+use super::kernels::Kernel;
+use super::{Cuda, CudaAct, Shared};
+use crate::{Error, Result};
+use cudarc::driver::{DriverError, result};
+use std::ffi::c_void;
+use std::sync::atomic::Ordering;
+
 /// Dimensions of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -37,3 +44,51 @@ pub(crate) struct KernelSpec {
 /// The type is `repr(C)`, has no padding that the kernel reads, and is what the kernel takes, byte for byte: u64 (device
 /// addresses), u32, i32 and f32 only. Addresses are of live buffers, as large as the kernel makes of the other members.
 pub(crate) unsafe trait Params: Copy + 'static {}
+
+impl<A: CudaAct> Cuda<A> {
+    /// Launches a kernel of [`Source::kernels`] with one parameter.
+    pub(crate) fn launch<P: Params>(
+        &mut self,
+        kernel: &'static str,
+        grid: Grid,
+        mut params: P,
+    ) -> Result<()> {
+        let shared = self.shared.clone();
+        let _work = self.work(&shared)?;
+        let Kernel { function, max_shared_bytes } = shared.kernels.get(kernel);
+        assert!(
+            grid.shared_bytes <= max_shared_bytes,
+            "{kernel}: {grid:?}, {max_shared_bytes} bytes at most"
+        );
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        let [x, y, z] = grid.blocks;
+        let stream = shared.stream.handle;
+        let mut pointers: [*mut c_void; 1] = [(&raw mut params).cast()];
+        // SAFETY: the kernel takes one parameter of this type, which the driver copies before it returns: `Params`, to whose
+        // contract the operation has agreed, vouches for type and content.
+        let launched = unsafe {
+            let block = (grid.threads, 1, 1);
+            result::launch_kernel(function, (x, y, z), block, grid.shared_bytes, stream, &mut pointers)
+        };
+        shared.counts.launches.fetch_add(1, Ordering::Relaxed);
+        let name = || format!("{} ({kernel}, {x} x {y} x {z} blocks of {} threads)", self.op, grid.threads);
+        launched.map_err(|error| shared.launch_failed(name(), error))?;
+        if shared.is_sync {
+            // SAFETY: the stream lives.
+            unsafe { result::stream::synchronize(stream) }
+                .map_err(|error| shared.launch_failed(name(), error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    pub(super) fn launch_failed(&self, op: String, error: DriverError) -> Error {
+        match self.context.failed("cuLaunchKernel", error) {
+            Error::Driver { device, reason, .. } => Error::Launch { device, op, reason },
+            lost => lost,
+        }
+    }
+}

@@ -8,6 +8,8 @@
 //! Shapes: out `[n_tokens, q_dim]`, qkv `[n_tokens, q_dim + 2 kv_dim]` (only q is read), cache `[n_slots, kv_dim]` twice.
 //! The step's own keys are in the cache already. Everything is f32.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod scalar;
 mod simd;
 

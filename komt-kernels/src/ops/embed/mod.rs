@@ -1,5 +1,8 @@
 //! `x[r, :] = table[ids[r], :]`, widened to f32. Shapes: x `[n_tokens, dim]`, table `[vocab_size, dim]`.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::cpu::{Cpu, CpuWeight, SharedMut, simd::Stored, with_stored};
 use crate::{RowBuf, StepBuf};
 

@@ -3,6 +3,8 @@
 //!
 //! `matmul`, `matmul_add` and `matmul_f32` of the trait are this one kernel: activations are f32 here.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod scalar;
 mod simd;
 

@@ -1,6 +1,8 @@
 //! `out[r, :] = x[r, :] / sqrt(mean(x[r, :]^2) + eps) * w` (RMSNorm, arXiv:1910.07467), in f32.
 //! Shapes: out and x `[n_tokens, dim]`, w `[dim]`.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod scalar;
 mod simd;
 

@@ -8,6 +8,9 @@
 //! Shapes: qkv `[n_tokens, q_dim + 2 kv_dim]`, inv_freq `[head_dim / 2]`, cache `[n_slots, kv_dim]` twice. q is rotated in
 //! place; k is rotated in place and copied. A row with `PAD_SLOT` stores nothing.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::cpu::{Cpu, SharedMut};
 use crate::{AttnShape, KvBuf, MAX_HEAD_DIM, RowBuf, StepBuf};
 use komt_cache::PAD_SLOT;

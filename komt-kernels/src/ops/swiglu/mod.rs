@@ -1,6 +1,8 @@
 //! `out[r, c] = silu(gate_up[r, c]) * gate_up[r, hidden_dim + c]`, `silu(g) = g / (1 + e^-g)` (SwiGLU, arXiv:2002.05202).
 //! Shapes: out `[n_tokens, hidden_dim]`, gate_up `[n_tokens, 2 hidden_dim]`.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod scalar;
 mod simd;
 

@@ -1,5 +1,8 @@
 //! `out[i, :] = x[logit_rows[i], :]`. Shapes: out `[n_logits, dim]`, x `[n_tokens, dim]`.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+
 use crate::{RowBuf, StepBuf};
 
 fn check(out: &RowBuf<Vec<f32>>, x: &RowBuf<Vec<f32>>, step: &StepBuf<Vec<u32>>) {

@@ -1,0 +1,138 @@
+//! From sources to images, in parallel threads, through the cache.
+
+use super::nvrtc::{Image, Nvrtc};
+use super::{CudaAct, Source, cache, library};
+use crate::{Error, Result, ops};
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+const PRELUDE: &str = include_str!("prelude.cuh");
+
+/// What all kernels of a source file became, for reports and for checks on machines without a GPU.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Compiled {
+    /// The file, below `ops/`.
+    pub name: &'static str,
+    /// Names of the kernels.
+    pub kernels: Vec<&'static str>,
+    /// PTX.
+    pub ptx: String,
+    /// Machine code.
+    pub cubin: Vec<u8>,
+    /// Warnings.
+    pub log: String,
+    /// Time of the compilation.
+    pub seconds: f64,
+}
+
+/// Compiles all kernels for activations of type `A` and compute capability `arch` (75, 80, ...). No GPU, driver or cache is
+/// used.
+///
+/// # Errors
+/// No NVRTC; what does not compile.
+pub fn compile_all<A: CudaAct>(arch: u32) -> Result<Vec<Compiled>> {
+    let compiler = Compiler { nvrtc: library::find(None, None)?, arch, is_f16: A::IS_F16, cache: None };
+    let sources = sources();
+    let images = compiler.compile(&sources)?;
+    let compiled = sources.into_iter().zip(images).map(|(source, (image, seconds))| Compiled {
+        name: source.name,
+        kernels: source.kernels.iter().map(|kernel| kernel.name).collect(),
+        ptx: String::from_utf8_lossy(&image.ptx).into_owned(),
+        cubin: image.cubin,
+        log: image.log,
+        seconds,
+    });
+    Ok(compiled.collect())
+}
+
+/// The files of all operations.
+pub(super) fn sources() -> Vec<&'static Source> {
+    ops::cuda_sources().into_iter().flatten().collect()
+}
+
+/// A compiler and what it compiles for.
+#[derive(Debug)]
+pub(super) struct Compiler {
+    pub(super) nvrtc: Nvrtc,
+    arch: u32,
+    is_f16: bool,
+    cache: Option<PathBuf>,
+}
+
+impl Compiler {
+    /// For the device's own architecture or, when the compiler is older than the device, the newest below it.
+    pub(super) fn new<A: CudaAct>(
+        driver_version: i32,
+        device_arch: (u32, u32),
+        nvrtc: Option<&Path>,
+        cache: Option<PathBuf>,
+    ) -> Result<Self> {
+        let nvrtc = library::find(Some(driver_version), nvrtc)?;
+        let device = device_arch.0 * 10 + device_arch.1;
+        let arch = nvrtc.archs().into_iter().filter(|&arch| arch <= device).max().unwrap_or(device);
+        Ok(Self { nvrtc, arch, is_f16: A::IS_F16, cache })
+    }
+
+    /// Whether a device runs the machine code: it does that of its own major version's smaller minor ones.
+    pub(super) fn makes_code_for(&self, device_arch: (u32, u32)) -> bool {
+        self.arch / 10 == device_arch.0
+    }
+
+    /// The images of `sources`, in their order, with the seconds that each took.
+    pub(super) fn compile(&self, sources: &[&Source]) -> Result<Vec<(Image, f64)>> {
+        let next = AtomicUsize::new(0);
+        let images = Mutex::new((0..sources.len()).map(|_| None).collect::<Vec<_>>());
+        let work = || {
+            while let Some((i, source)) = {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                sources.get(i).map(|source| (i, source))
+            } {
+                let image = self.one(source);
+                images.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(image);
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(sources.len());
+        thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        let images = images.into_inner().unwrap_or_else(PoisonError::into_inner);
+        images.into_iter().flatten().collect()
+    }
+
+    fn one(&self, source: &Source) -> Result<(Image, f64)> {
+        let start = Instant::now();
+        let options = self.options();
+        let text =
+            format!("#line 1 \"prelude.cuh\"\n{PRELUDE}\n#line 1 \"{}\"\n{}", source.name, source.text);
+        let key_text = format!("NVRTC {:?} {options:?}\n{text}", self.nvrtc.version);
+        let key = cache::Key { name: source.name, text: &key_text };
+        if let Some(image) = self.cache.as_ref().and_then(|dir| cache::read(dir, key)) {
+            return Ok((image, start.elapsed().as_secs_f64()));
+        }
+        let image = self.nvrtc.compile(source.name, &text, &options).map_err(|log| Error::Compile {
+            source_name: source.name.into(),
+            arch: format!("sm_{}", self.arch),
+            log,
+        })?;
+        if let Some(dir) = &self.cache {
+            cache::write(dir, key, &image);
+        }
+        Ok((image, start.elapsed().as_secs_f64()))
+    }
+
+    fn options(&self) -> Vec<String> {
+        vec![
+            format!("--gpu-architecture=sm_{}", self.arch),
+            "--std=c++17".into(),
+            "-lineinfo".into(),
+            format!("-DKOMT_F16={}", u8::from(self.is_f16)),
+            format!("-DKOMT_SM={}", self.arch),
+        ]
+    }
+}

@@ -1,0 +1,214 @@
+//! Copies between host and device, and conversion of weights on their way.
+
+use super::context::{Context, Garbage, Work};
+use super::{CudaAct, CudaBuf, CudaWeight};
+use crate::{Elem, Error, HostWeight, Result, WeightFormat};
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use cudarc::driver::{result, sys};
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// 2 x 8 MiB: a copy that long runs at the bus's full speed, and the memory is not missed.
+const HALF_BYTES: usize = 8 << 20;
+
+/// Pinned memory in two halves: one is filled while the other is on its way. No copy waits for more than the one before the
+/// last.
+#[derive(Debug)]
+pub(super) struct Staging {
+    start: *mut c_void,
+    halves: [Half; 2],
+    next: usize,
+    context: Arc<Context>,
+}
+
+#[derive(Debug)]
+struct Half {
+    sent: sys::CUevent,
+    is_used: bool,
+}
+
+// SAFETY: the memory and the events belong to this value alone, and are used under `&mut self`.
+unsafe impl Send for Staging {}
+
+impl Staging {
+    pub(super) fn new(context: &Arc<Context>, _work: &Work<'_>) -> Result<Self> {
+        let failed = |call| move |error| context.failed(call, error);
+        // SAFETY: nobody reads it before it is written.
+        let start = unsafe { result::malloc_host(2 * HALF_BYTES, 0) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Error::OutOfMemory { device: "pinned memory of the host".into(), bytes: 2 * HALF_BYTES }
+            }
+            _ => failed("cuMemHostAlloc")(error),
+        })?;
+        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+        let half = |sent| Half { sent, is_used: false };
+        let halves = event().and_then(|first| match event() {
+            Ok(second) => Ok([half(first), half(second)]),
+            Err(error) => {
+                context.discard(Garbage::Event(first));
+                Err(error)
+            }
+        });
+        match halves {
+            Ok(halves) => Ok(Self { start, halves, next: 0, context: context.clone() }),
+            Err(error) => {
+                context.discard(Garbage::Pinned(start));
+                Err(failed("cuEventCreate")(error))
+            }
+        }
+    }
+
+    /// Fills the next half with up to `bytes` (no more than `HALF_BYTES`), and sends it to `to` on the device.
+    fn send(
+        &mut self,
+        stream: sys::CUstream,
+        to: u64,
+        bytes: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        assert!(bytes <= HALF_BYTES, "Staging: {bytes} bytes");
+        let half = &mut self.halves[self.next];
+        let context = &self.context;
+        let failed = |call| move |error| context.failed(call, error);
+        if half.is_used {
+            // SAFETY: the event was recorded when the half was sent.
+            unsafe { result::event::synchronize(half.sent) }.map_err(failed("cuEventSynchronize"))?;
+            half.is_used = false;
+        }
+        // SAFETY: within the pinned memory; the device is not reading it; the halves do not overlap.
+        let memory = unsafe {
+            std::slice::from_raw_parts_mut(self.start.cast::<u8>().add(self.next * HALF_BYTES), bytes)
+        };
+        fill(memory)?;
+        // SAFETY: `to` is a live buffer with room for the bytes; the half is not written before the event has passed.
+        unsafe {
+            result::memcpy_htod_async(to, memory, stream).map_err(failed("cuMemcpyHtoDAsync"))?;
+            half.is_used = true;
+            result::event::record(half.sent, stream).map_err(failed("cuEventRecord"))?;
+        }
+        self.next = 1 - self.next;
+        Ok(())
+    }
+
+    /// Copies `src` to `to`: it may be changed afterwards, the copy takes its place among what is launched.
+    pub(super) fn upload(&mut self, stream: sys::CUstream, mut to: u64, src: &[u8]) -> Result<()> {
+        for chunk in src.chunks(HALF_BYTES) {
+            self.send(stream, to, chunk.len(), |memory| {
+                copy(memory, chunk);
+                Ok(())
+            })?;
+            to += chunk.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.context.discard(Garbage::Pinned(self.start));
+        self.halves.iter().for_each(|half| self.context.discard(Garbage::Event(half.sent)));
+    }
+}
+
+/// What one task copies or converts: long runs for the disk behind a mapped file.
+const BLOCK_BYTES: usize = 256 << 10;
+
+fn copy(to: &mut [u8], from: &[u8]) {
+    if to.len() <= BLOCK_BYTES {
+        return to.copy_from_slice(from); // a step's plan: not worth another thread
+    }
+    to.par_chunks_mut(BLOCK_BYTES)
+        .zip(from.par_chunks(BLOCK_BYTES))
+        .for_each(|(to, from)| to.copy_from_slice(from));
+}
+
+/// Sends a matrix to `data`, converted to `A`.
+pub(super) fn weight<A: CudaAct>(
+    staging: &mut Staging,
+    stream: sys::CUstream,
+    data: CudaBuf<A>,
+    weight: HostWeight<'_>,
+) -> Result<CudaWeight<A>> {
+    const CHUNK: usize = HALF_BYTES / 2; // elements
+    let HostWeight { rows, cols, format, parts } = weight;
+    let mut at = 0; // element of the matrix
+    for part in parts {
+        for from in part.chunks(CHUNK * format.size_bytes()) {
+            let n = from.len() / format.size_bytes();
+            staging.send(stream, data.ptr() + 2 * at as u64, 2 * n, |memory| {
+                convert::<A>(cast_slice_mut(memory), from, format)
+                    .map_err(|(i, value)| out_of_range::<A>((at + i) / cols, (at + i) % cols, value))
+            })?;
+            at += n;
+        }
+    }
+    Ok(CudaWeight { rows, cols, data })
+}
+
+fn out_of_range<A: CudaAct>(row: usize, col: usize, value: f32) -> Error {
+    let (format, max) = match A::IS_F16 {
+        true => ("f16", f16::MAX.to_f32()),
+        false => ("bf16", bf16::MAX.to_f32()),
+    };
+    Error::WeightRange { row, col, value, format, min: -max, max }
+}
+
+/// The first number that does not fit, and its place, where there is one.
+type Converted = std::result::Result<(), (usize, f32)>;
+
+/// Converts numbers of any alignment.
+fn convert<A: CudaAct>(to: &mut [A], from: &[u8], format: WeightFormat) -> Converted {
+    match (format, A::IS_F16) {
+        (WeightFormat::F16, true) | (WeightFormat::Bf16, false) => {
+            copy(cast_slice_mut(to), from);
+            Ok(())
+        }
+        (WeightFormat::F32, _) => each(to, from, |bytes: [u8; 4]| f32::from_le_bytes(bytes)),
+        (WeightFormat::F16, false) => each(to, from, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        (WeightFormat::Bf16, true) => each(to, from, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+    }
+}
+
+fn each<A: CudaAct, const N: usize>(
+    to: &mut [A],
+    from: &[u8],
+    widen: impl Fn([u8; N]) -> f32 + Sync,
+) -> Converted {
+    const BLOCK: usize = BLOCK_BYTES / 4;
+    let blocks = to.par_chunks_mut(BLOCK).zip(from.par_chunks(BLOCK * N)).enumerate();
+    let bad = blocks.filter_map(|(block, (to, from))| {
+        let (numbers, _) = from.as_chunks::<N>();
+        let mut is_bad = false;
+        for (to, number) in to.iter_mut().zip(numbers) {
+            *to = A::from_f32(widen(*number));
+            is_bad |= to.is_infinite();
+        }
+        // Looked for again only where there is one: the loop above stays free of branches.
+        let i = if is_bad { to.iter().position(|number| number.is_infinite())? } else { return None };
+        Some((block * BLOCK + i, widen(numbers[i])))
+    });
+    match bad.min_by_key(|(i, _)| *i) {
+        Some(bad) => Err(bad),
+        None => Ok(()),
+    }
+}
+
+/// Copies the start of `src` to `dst`, and waits until it is there.
+pub(super) fn download<T: Elem + Pod>(
+    context: &Context,
+    _work: &Work<'_>,
+    stream: sys::CUstream,
+    dst: &mut [T],
+    src: &CudaBuf<T>,
+) -> Result<()> {
+    assert!(dst.len() <= src.len(), "download: {} of {} elements", dst.len(), src.len());
+    let _: &[u8] = cast_slice(dst);
+    // SAFETY: the buffer is live and as long; `dst` is not touched until the copy is done.
+    unsafe { result::memcpy_dtoh_async(dst, src.ptr(), stream) }
+        .map_err(|error| context.failed("cuMemcpyDtoHAsync", error))?;
+    // SAFETY: the stream lives.
+    unsafe { result::stream::synchronize(stream) }
+        .map_err(|error| context.failed("cuStreamSynchronize", error))
+}
