@@ -8,6 +8,8 @@
 //!   in registers (g), (g + 8).
 
 mod matrix;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 pub use matrix::{ldmatrix, ldmatrix_lane, stmatrix};
@@ -80,10 +82,12 @@ impl Mma {
             (self.c_registers(), self.a_registers(), self.b_registers(), self.c_registers()),
             "registers of {self:?}"
         );
-        match self.d {
-            Ty::S32 => tile::integers(&self.form(), d, a, b, c, self.satfinite),
-            _ => tile::floats(&self.form(), d, a, b, c, self.d == Ty::F16),
-        }
+        let sums = match self.d {
+            Ty::S32 => tile::Sums::Int { satfinite: self.satfinite },
+            Ty::F16 => tile::Sums::F16,
+            _ => tile::Sums::F32,
+        };
+        tile::multiply(&self.form(), sums, d, a, b, c);
     }
 
     fn form(&self) -> Form {

@@ -15,6 +15,8 @@ mod float;
 mod int;
 mod round;
 mod small;
+#[cfg(test)]
+mod tests;
 
 pub use approx::{cos_approx, ex2_approx, lg2_approx, rsqrt_approx, sin_approx, tanh_approx};
 pub use convert::{Conversion, convert, convert_packed};
