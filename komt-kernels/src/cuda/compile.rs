@@ -30,13 +30,23 @@ pub struct Compiled {
     pub seconds: f64,
 }
 
+/// The NVRTC that would be used: its file, or the name that the loader knows it by, and its version. `nvrtc`: as in
+/// [`CudaOptions`](super::CudaOptions).
+///
+/// # Errors
+/// [`Error::NoNvrtc`].
+pub fn find_nvrtc(nvrtc: Option<&Path>) -> Result<(PathBuf, (i32, i32))> {
+    library::find(None, nvrtc).map(|nvrtc| (nvrtc.path, nvrtc.version))
+}
+
 /// Compiles all kernels for activations of type `A` and compute capability `arch` (75, 80, ...). No GPU, driver or cache is
-/// used.
+/// used. `nvrtc`: as in [`CudaOptions`](super::CudaOptions).
 ///
 /// # Errors
 /// No NVRTC; what does not compile.
-pub fn compile_all<A: CudaAct>(arch: u32) -> Result<Vec<Compiled>> {
-    let compiler = Compiler { nvrtc: library::find(None, None)?, arch, is_f16: A::IS_F16, cache: None };
+pub fn compile_all<A: CudaAct>(arch: u32, nvrtc: Option<&Path>) -> Result<Vec<Compiled>> {
+    let nvrtc = library::find(None, nvrtc)?;
+    let compiler = Compiler { nvrtc, arch, is_f16: A::IS_F16, cache: None };
     let sources = sources();
     let images = compiler.compile(&sources)?;
     let compiled = sources.into_iter().zip(images).map(|(source, (image, seconds))| Compiled {

@@ -120,8 +120,8 @@ pub(super) fn handle(ordinal: usize) -> Result<(sys::CUdevice, CudaDevice)> {
         move |error| Error::Driver { device: format!("CUDA device {ordinal}"), call, reason: describe(error) }
     };
     let device = result::device::get(ordinal as c_int).map_err(failed("cuDeviceGet"))?;
-    // SAFETY: `device` was just given out by the driver, as it was below.
     let attribute = |attribute| {
+        // SAFETY: `device` was just given out by the driver, as it was below.
         unsafe { result::device::get_attribute(device, attribute) }
             .map(|value| value as u32)
             .map_err(failed("cuDeviceGetAttribute"))

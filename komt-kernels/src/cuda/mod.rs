@@ -26,7 +26,7 @@ mod transfer;
 use crate::{Elem, Error, Result};
 pub use buffer::{CudaBuf, CudaWeight};
 use compile::Compiler;
-pub use compile::{Compiled, compile_all};
+pub use compile::{Compiled, compile_all, find_nvrtc};
 use context::{Context, Garbage, Work};
 use cudarc::driver::{result, sys};
 pub use driver::{CudaDevice, device, devices};
