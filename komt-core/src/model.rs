@@ -104,8 +104,7 @@ impl<B: Backend> Mistral<B> {
             b.matmul_add(&mut s.x, &s.att, &layer.wo)?;
             // feed-forward block: x += Wdown . (silu(gate) * up)
             b.rms_norm(&mut s.h, &s.x, &layer.ffn_norm, eps)?;
-            b.matmul(&mut s.gate_up, &s.h, &layer.w_gate_up)?;
-            b.swiglu(&mut s.ffn, &s.gate_up)?;
+            b.matmul_swiglu(&mut s.ffn, &mut s.gate_up, &s.h, &layer.w_gate_up)?;
             b.matmul_add(&mut s.x, &s.ffn, &layer.w_down)?;
         }
         b.rms_norm(&mut s.h, &s.x, &self.norm, eps)

@@ -166,6 +166,21 @@ pub trait Backend: Sized + Send + 'static {
     /// # Errors
     /// The device's.
     fn swiglu(&mut self, out: &mut Rows<Self, Self::Act>, gate_up: &Rows<Self, Self::Act>) -> Result<()>;
+    /// `out = swiglu(x . w^T)`: the first half of a feed-forward block; rows `[0, hidden_dim)` of w are the gates, the others
+    /// the ups. `gate_up` is scratch: what it holds afterwards is the backend's business. Default: the two operations.
+    ///
+    /// # Errors
+    /// The device's.
+    fn matmul_swiglu(
+        &mut self,
+        out: &mut Rows<Self, Self::Act>,
+        gate_up: &mut Rows<Self, Self::Act>,
+        x: &Rows<Self, Self::Act>,
+        w: &Self::Weight,
+    ) -> Result<()> {
+        self.matmul(gate_up, x, w)?;
+        self.swiglu(out, gate_up)
+    }
     /// `out[i, :] = x[logit_rows[i], :]`.
     ///
     /// # Errors

@@ -140,6 +140,15 @@ impl<B: Backend> Backend for Tap<B> {
     fn swiglu(&mut self, out: &mut Rows<Self, Self::Act>, gate_up: &Rows<Self, Self::Act>) -> Result<()> {
         self.show("swiglu")?.swiglu(out, gate_up)
     }
+    fn matmul_swiglu(
+        &mut self,
+        out: &mut Rows<Self, Self::Act>,
+        gate_up: &mut Rows<Self, Self::Act>,
+        x: &Rows<Self, Self::Act>,
+        w: &Self::Weight,
+    ) -> Result<()> {
+        self.show("matmul_swiglu")?.matmul_swiglu(out, gate_up, x, w)
+    }
     fn take_rows(
         &mut self,
         out: &mut Rows<Self, Self::Act>,

@@ -119,6 +119,15 @@ impl<A: CudaAct> Backend for Cuda<A> {
     fn swiglu(&mut self, out: &mut Rows<Self, A>, gate_up: &Rows<Self, A>) -> Result<()> {
         self.op("swiglu", |cuda| ops::swiglu::cuda::run(cuda, out, gate_up))
     }
+    fn matmul_swiglu(
+        &mut self,
+        out: &mut Rows<Self, A>,
+        _gate_up: &mut Rows<Self, A>,
+        x: &Rows<Self, A>,
+        w: &CudaWeight<A>,
+    ) -> Result<()> {
+        self.op("matmul_swiglu", |cuda| ops::matmul::cuda::run_swiglu(cuda, out, x, w))
+    }
     fn take_rows(&mut self, out: &mut Rows<Self, A>, x: &Rows<Self, A>, step: &Step<Self>) -> Result<()> {
         self.op("take_rows", |cuda| ops::take_rows::cuda::run(cuda, out, x, step))
     }

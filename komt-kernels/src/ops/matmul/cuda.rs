@@ -1,21 +1,172 @@
-//! `matmul` on CUDA.
+//! Which kernel, in how many blocks: by the rows of x and the shape of w.
 
-use crate::cuda::{Cuda, CudaAct, CudaWeight, Source};
+use super::check;
+use crate::cuda::{Cuda, CudaAct, CudaWeight, Grid, KernelSpec, Params, Source};
 use crate::{Result, Rows};
-
-/// The kernels.
-pub(crate) const SOURCES: &[Source] = &[];
 
 pub(crate) use super::Epilogue;
 
+pub(crate) const SOURCES: &[Source] = &[
+    Source {
+        name: "matmul/gemv.cu",
+        text: include_str!("gemv.cu"),
+        kernels: &[
+            KernelSpec { name: "matmul_gemv_1", max_shared_bytes: 0 },
+            KernelSpec { name: "matmul_gemv_2", max_shared_bytes: 0 },
+            KernelSpec { name: "matmul_gemv_4", max_shared_bytes: 0 },
+            KernelSpec { name: "matmul_gemv_8", max_shared_bytes: 0 },
+        ],
+    },
+    Source {
+        name: "matmul/tiles.cu",
+        text: include_str!("tiles.cu"),
+        kernels: &[
+            SKINNY_16.spec(),
+            SKINNY_32.spec(),
+            SKINNY_64.spec(),
+            GEMM.spec(),
+            KernelSpec { name: "matmul_reduce", max_shared_bytes: 0 },
+        ],
+    },
+];
+
+/// What becomes of a sum; the same numbers in the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Sum {
+    Store,
+    AddF32,
+    StoreF32,
+    Swiglu,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct GemvParams {
+    x: u64,
+    w: u64,
+    out: u64,
+    rows: u32,
+    n: u32,
+    k: u32,
+    epilogue: u32,
+    split_log2: u32,
+    unused: u32,
+}
+const _: () = assert!(size_of::<GemvParams>() == 48);
+// SAFETY: as in gemv.cu; `launch`'s callers have compared the buffers' shapes.
+unsafe impl Params for GemvParams {}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct TileParams {
+    x: u64,
+    w: u64,
+    out: u64,
+    partials: u64,
+    rows: u32,
+    n: u32,
+    k: u32,
+    epilogue: u32,
+}
+const _: () = assert!(size_of::<TileParams>() == 48);
+// SAFETY: as in tiles.cu; `launch`'s callers have compared the buffers' shapes, and `splits` the workspace's size.
+unsafe impl Params for TileParams {}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct ReduceParams {
+    partials: u64,
+    out: u64,
+    rows: u32,
+    n: u32,
+    splits: u32,
+    epilogue: u32,
+}
+const _: () = assert!(size_of::<ReduceParams>() == 32);
+// SAFETY: as in tiles.cu; its partial sums have just been written by the launch of the tiles.
+unsafe impl Params for ReduceParams {}
+
+/// An instance of the tensor-core template in tiles.cu.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    kernel: &'static str,
+    bm: usize,
+    bn: usize,
+    bk: usize,
+    stages: usize,
+}
+
+const SKINNY_16: Tile = Tile { kernel: "matmul_skinny_16", bm: 16, bn: 64, bk: 64, stages: 4 };
+const SKINNY_32: Tile = Tile { kernel: "matmul_skinny_32", bm: 32, bn: 64, bk: 64, stages: 4 };
+const SKINNY_64: Tile = Tile { kernel: "matmul_skinny_64", bm: 64, bn: 64, bk: 64, stages: 4 };
+const GEMM: Tile = Tile { kernel: "matmul_gemm", bm: 128, bn: 128, bk: 32, stages: 3 };
+
+impl Tile {
+    const fn shared_bytes(&self) -> u32 {
+        ((self.bm + self.bn) * self.bk * 2 * self.stages) as u32
+    }
+
+    const fn spec(&self) -> KernelSpec {
+        KernelSpec { name: self.kernel, max_shared_bytes: self.shared_bytes() }
+    }
+
+    fn for_rows(rows: usize) -> &'static Tile {
+        match rows {
+            0..=16 => &SKINNY_16,
+            17..=32 => &SKINNY_32,
+            33..=64 => &SKINNY_64,
+            _ => &GEMM,
+        }
+    }
+
+    /// Blocks that share the columns of a tile: the number with the least work in sequence, for 2 blocks on each
+    /// multiprocessor (of `sm_count`), counted in tiles of k. A block spends a pipeline's depth before its first product; the
+    /// partial sums are written and read again, 8 bytes each at the speed at which tiles of w (`bn * bk * 2` bytes a block)
+    /// come, and cost another launch, as long as about 4 tiles.
+    fn splits(&self, rows: usize, n: usize, k: usize, sm_count: usize, workspace_bytes: usize) -> usize {
+        let (slots, tiles) = (2 * sm_count.max(1), rows.div_ceil(self.bm) * n.div_ceil(self.bn));
+        let (tiles_of_k, partial_bytes) = (k.div_ceil(self.bk), rows * n * 4);
+        let cost = |splits: usize| {
+            let reduce = if splits == 1 {
+                0
+            } else {
+                4 + (2 * splits * partial_bytes).div_ceil(slots * self.bn * self.bk * 2)
+            };
+            (tiles * splits).div_ceil(slots) * (tiles_of_k.div_ceil(splits) + self.stages) + reduce
+        };
+        // 16: beyond that the partial sums of even one row of tiles outweigh what is left of w.
+        let most = tiles_of_k.min(16).min(workspace_bytes / partial_bytes.max(1)).max(1);
+        (1..=most).min_by_key(|&splits| cost(splits)).unwrap_or(1)
+    }
+}
+
+/// The kernel that streams the weights by, for up to 8 rows.
+fn gemv(rows: usize) -> Option<&'static str> {
+    match rows {
+        0..=1 => Some("matmul_gemv_1"),
+        2 => Some("matmul_gemv_2"),
+        3..=4 => Some("matmul_gemv_4"),
+        5..=8 => Some("matmul_gemv_8"),
+        _ => None,
+    }
+}
+
+/// Warps that share four rows of w in the gemv kernel, as a power of two: as few as give every multiprocessor 16 warps,
+/// 64 KiB of loads under way, at least 512 columns for each.
+fn gemv_split_log2(n: usize, k: usize, sm_count: usize) -> u32 {
+    (0..2).find(|&log2| (n.div_ceil(4) << log2) >= 16 * sm_count || (512 << log2) >= k).unwrap_or(2)
+}
+
+/// `out = x . w^T`.
 pub(crate) fn run<A: CudaAct>(
     cuda: &mut Cuda<A>,
     out: &mut Rows<Cuda<A>, A>,
     x: &Rows<Cuda<A>, A>,
     w: &CudaWeight<A>,
 ) -> Result<()> {
-    let _ = (cuda, out, x, w);
-    unimplemented!("matmul: the kernels come")
+    check(out, x, (w.rows, w.cols));
+    launch(cuda, out.buf.ptr(), x, w, Sum::Store)
 }
 
 /// `out = x . w^T` in f32, or `out += x . w^T`.
@@ -26,6 +177,99 @@ pub(crate) fn run_f32<A: CudaAct>(
     w: &CudaWeight<A>,
     epilogue: Epilogue,
 ) -> Result<()> {
-    let _ = (cuda, out, x, w, epilogue);
-    unimplemented!("matmul: the kernels come")
+    check(out, x, (w.rows, w.cols));
+    let sum = match epilogue {
+        Epilogue::Store => Sum::StoreF32,
+        Epilogue::Add => Sum::AddF32,
+    };
+    launch(cuda, out.buf.ptr(), x, w, sum)
+}
+
+/// `out = swiglu(x . w^T)`: gates and ups meet in f32.
+pub(crate) fn run_swiglu<A: CudaAct>(
+    cuda: &mut Cuda<A>,
+    out: &mut Rows<Cuda<A>, A>,
+    x: &Rows<Cuda<A>, A>,
+    w: &CudaWeight<A>,
+) -> Result<()> {
+    assert_eq!(
+        (out.rows, 2 * out.cols, x.cols, out.cols % 8),
+        (x.rows, w.rows, w.cols, 0),
+        "matmul_swiglu: out [{}, {}], x [{}, {}], w [{}, {}]",
+        out.rows,
+        out.cols,
+        x.rows,
+        x.cols,
+        w.rows,
+        w.cols
+    );
+    launch(cuda, out.buf.ptr(), x, w, Sum::Swiglu)
+}
+
+fn launch<A: CudaAct>(
+    cuda: &mut Cuda<A>,
+    out: u64,
+    x: &Rows<Cuda<A>, A>,
+    w: &CudaWeight<A>,
+    sum: Sum,
+) -> Result<()> {
+    let (n_rows, sm_count) = (x.rows, cuda.sm_count() as usize);
+    assert_eq!(w.cols % 32, 0, "matmul: {} columns", w.cols);
+    let (rows, n, k, epilogue) = (n_rows as u32, w.rows as u32, w.cols as u32, sum as u32);
+    let (x, weight) = (x.buf.ptr(), w.data.ptr());
+    if let Some(kernel) = gemv(n_rows) {
+        let split_log2 = gemv_split_log2(w.rows, w.cols, sm_count);
+        let blocks = (n.div_ceil(4) << split_log2).div_ceil(4);
+        let grid = Grid { blocks: [blocks, 1, rows.min(1)], threads: 128, shared_bytes: 0 };
+        let params = GemvParams { x, w: weight, out, rows, n, k, epilogue, split_log2, unused: 0 };
+        return cuda.launch(kernel, grid, params);
+    }
+    let (partials, workspace_bytes) = cuda.workspace();
+    let tile = Tile::for_rows(n_rows);
+    let splits = tile.splits(n_rows, w.rows, w.cols, sm_count, workspace_bytes) as u32;
+    let blocks = [n_rows.div_ceil(tile.bm) as u32, w.rows.div_ceil(tile.bn) as u32, splits];
+    let grid = Grid { blocks, threads: 128, shared_bytes: tile.shared_bytes() };
+    cuda.launch(tile.kernel, grid, TileParams { x, w: weight, out, partials, rows, n, k, epilogue })?;
+    if splits == 1 {
+        return Ok(());
+    }
+    let width = if sum == Sum::Swiglu { n / 2 } else { n };
+    let grid = Grid { blocks: [width.div_ceil(256), rows, 1], threads: 256, shared_bytes: 0 };
+    cuda.launch("matmul_reduce", grid, ReduceParams { partials, out, rows, n, splits, epilogue })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Multiprocessors of an H100.
+    const SMS: usize = 132;
+
+    #[test]
+    fn every_multiprocessor_has_work_at_the_shapes_of_mistral_7b() {
+        for (n, k) in [(6144usize, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (32000, 4096)] {
+            let warps = n.div_ceil(4) << gemv_split_log2(n, k, SMS);
+            assert!(warps >= 16 * SMS, "{n} x {k}: {warps} warps");
+            for rows in [16, 32, 64, 128, 512] {
+                let tile = Tile::for_rows(rows);
+                let splits = tile.splits(rows, n, k, SMS, 32 << 20);
+                let blocks = rows.div_ceil(tile.bm) * n.div_ceil(tile.bn) * splits;
+                eprintln!("{rows} rows, {n} x {k}: {} blocks x {splits}", blocks / splits);
+                assert!(blocks >= SMS, "{rows} rows, {n} x {k}: {blocks} blocks of {splits}");
+            }
+        }
+    }
+
+    #[test]
+    fn partial_sums_fit_the_workspace() {
+        for rows in [9, 64, 65, 512, 4096] {
+            for (n, k, workspace) in [(4096, 14336, 32 << 20), (32000, 4096, 32 << 20), (8, 4096, 1 << 10)] {
+                let splits = Tile::for_rows(rows).splits(rows, n, k, SMS, workspace);
+                assert!(
+                    splits == 1 || splits * rows * n * 4 <= workspace,
+                    "{rows} rows, {n} x {k}: {splits}"
+                );
+            }
+        }
+    }
 }

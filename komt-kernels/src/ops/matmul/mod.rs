@@ -1,7 +1,8 @@
 //! `out = x . w^T`, or `out += x . w^T`, accumulated in f32.
 //! Shapes: x `[n_tokens, cols]`, w `[rows, cols]` in its stored type, out `[n_tokens, rows]`.
 //!
-//! `matmul`, `matmul_add` and `matmul_f32` of the trait are this one kernel: activations are f32 here.
+//! `matmul`, `matmul_add` and `matmul_f32` of the trait are one kernel on CPUs, where activations are f32. On CUDA they are
+//! epilogues of the same kernels, as is `matmul_swiglu`: `out = silu(x . wg^T) * (x . wu^T)`, w being wg over wu.
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -20,17 +21,18 @@ pub(crate) enum Epilogue {
     Add,
 }
 
-fn check(out: &RowBuf<Vec<f32>>, x: &RowBuf<Vec<f32>>, w: &CpuWeight) {
+/// Panics unless `w [rows, cols]` takes x to out.
+fn check<O, X>(out: &RowBuf<O>, x: &RowBuf<X>, w: (usize, usize)) {
     assert_eq!(
         (out.rows, out.cols, x.cols),
-        (x.rows, w.rows, w.cols),
+        (x.rows, w.0, w.1),
         "matmul: out [{}, {}], x [{}, {}], w [{}, {}]",
         out.rows,
         out.cols,
         x.rows,
         x.cols,
-        w.rows,
-        w.cols
+        w.0,
+        w.1
     );
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn run(
     w: &CpuWeight,
     epilogue: Epilogue,
 ) {
-    check(out, x, w);
+    check(out, x, (w.rows, w.cols));
     if cpu.isa() == Isa::Scalar {
         return with_stored!(w, |data| scalar::matmul(&mut out.buf, &x.buf, x.rows, data, w.cols, epilogue));
     }
