@@ -17,6 +17,8 @@ typedef int i32;
 
 #define DEVICE __device__ __forceinline__
 
+#define INFINITY __uint_as_float(0x7f800000u)
+
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
 // An activation, weight or cached value. Two of them in a u32: the one at the lower address in the lower half.
@@ -110,6 +112,15 @@ DEVICE uint4 load16_once(const void *p) {
     uint4 v;
     asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
         : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(__cvta_generic_to_global(p)));
+    return v;
+}
+
+// 8 bytes, 8-byte aligned, likewise.
+DEVICE uint2 load8_once(const void *p) {
+    uint2 v;
+    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+        : "=r"(v.x), "=r"(v.y)
         : "l"(__cvta_generic_to_global(p)));
     return v;
 }
