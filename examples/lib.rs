@@ -36,10 +36,14 @@ mod flags {
         /// Branch, tag or commit of --hub [default: main]
         #[arg(long, requires = "hub")]
         pub revision: Option<String>,
-        /// Threads [default: one for each core]
+        /// Where it runs: `auto` (a GPU if there is one that can, else the CPU), `cpu`, `cuda`, or `cuda:N` for the N-th GPU
+        /// from 0
+        #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+        pub device: Device,
+        /// Threads of the CPU, which this chooses [default: one for each core]
         #[arg(long, value_name = "N")]
         pub threads: Option<usize>,
-        /// Kernels [default: the best that the CPU has]
+        /// Kernels of the CPU, which this chooses [default: the best that it has]
         #[arg(long, value_parser = PossibleValuesParser::new(ISAS.map(|(name, _)| name)))]
         pub isa: Option<String>,
     }
@@ -117,16 +121,18 @@ impl ModelArgs {
     /// # Errors
     /// Those of `Model::load` and `Model::from_hub`; no demo model in sight; `--hub` in a build without.
     pub fn load(&self) -> Result<Model> {
-        let is_auto = self.threads.is_none() && self.isa.is_none();
-        let device = if is_auto { Device::Auto } else { Device::Cpu(self.cpu()) };
+        let device = self.device()?;
         self.load_with(|dir, options| Model::load(dir, options.device(device)))
     }
 
-    /// The same on a backend of one's own.
+    /// The same on a CPU backend of one's own.
     ///
     /// # Errors
-    /// As [`ModelArgs::load`].
+    /// As [`ModelArgs::load`]; CUDA was asked for.
     pub fn load_on<B: Backend + Clone + Sync>(&self, backend: B) -> Result<Model> {
+        if let Device::Cuda(_) = self.device {
+            return Err("--device cuda: this example runs on the CPU only".into());
+        }
         self.load_with(|dir, options| Model::load_on(backend, dir, options))
     }
 
@@ -141,7 +147,8 @@ impl ModelArgs {
         };
         let model = load(dir, options)?;
         let (dir, seconds) = (model.dir().display(), start.elapsed().as_secs_f64());
-        note(format!("{dir}: loaded in {seconds:.2} s, on {}", model.device_name()));
+        let why_cpu = model.why_cpu().map(|why| format!(" (no CUDA: {why})")).unwrap_or_default();
+        note(format!("{dir}: loaded in {seconds:.2} s, on {}{why_cpu}", model.device_name()));
         Ok(model)
     }
 
@@ -168,6 +175,18 @@ impl ModelArgs {
         Ok(demo.ok_or_else(none)?.clone())
     }
 
+    fn device(&self) -> Result<Device> {
+        let cpu = self.cpu();
+        match self.device {
+            Device::Cuda(_) if cpu != CpuOptions::default() => {
+                Err("--threads and --isa are of the CPU, --device asks for CUDA".into())
+            }
+            Device::Auto if cpu == CpuOptions::default() => Ok(Device::Auto),
+            Device::Auto | Device::Cpu(_) => Ok(Device::Cpu(cpu)),
+            device => Ok(device),
+        }
+    }
+
     /// The CPU that was asked for.
     pub fn cpu(&self) -> CpuOptions {
         let mut cpu = CpuOptions::default();
@@ -186,6 +205,19 @@ impl ModelArgs {
     #[cfg(not(feature = "hub"))]
     fn fetch(&self, repo: &str, _options: &mut LoadOptions) -> Result<PathBuf> {
         Err(format!("--hub {repo}: this was built without the hub; build it with `--features hub`").into())
+    }
+}
+
+fn parse_device(text: &str) -> std::result::Result<Device, String> {
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu(CpuOptions::default())),
+        "cuda" => Ok(Device::Cuda(0)),
+        _ => text
+            .strip_prefix("cuda:")
+            .and_then(|ordinal| ordinal.parse().ok())
+            .map(Device::Cuda)
+            .ok_or_else(|| "expected auto, cpu, cuda, or cuda:N".into()),
     }
 }
 

@@ -96,6 +96,14 @@ pub enum Error {
         /// In the file.
         found: String,
     },
+    /// A number of a tensor that the device's format cannot hold.
+    #[error("tensor `{tensor}`: {source}")]
+    Range {
+        /// The tensor, the first where several are packed.
+        tensor: String,
+        /// Which number, and what the format holds.
+        source: komt_kernels::Error,
+    },
     /// The tokenizer has ids that the model does not know.
     #[error("the tokenizer has {tokenizer} ids, the model's vocabulary {model}")]
     Vocabulary {
@@ -180,6 +188,9 @@ pub enum Error {
         /// Why, and what can be done.
         reason: String,
     },
+    /// CUDA was asked for in a build that leaves it out.
+    #[error("CUDA: this was built without the feature `cuda`")]
+    NoCuda,
     /// A device's error.
     #[error(transparent)]
     Device(#[from] komt_kernels::Error),

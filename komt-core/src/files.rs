@@ -132,6 +132,12 @@ impl TensorFiles {
         self.tensors.len()
     }
 
+    /// Every tensor is f16.
+    #[cfg(feature = "cuda")]
+    pub fn is_f16(&self) -> bool {
+        self.tensors.values().all(|tensor| tensor.dtype == Dtype::F16)
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }

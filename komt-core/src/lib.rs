@@ -32,6 +32,7 @@
 //! what shares the step, on chunking, on paging, or on the number of threads.
 
 mod config;
+mod device;
 mod embedder;
 mod engine;
 mod error;
@@ -51,6 +52,7 @@ mod stop;
 mod weights;
 
 pub use config::Config;
+pub use device::Device;
 pub use embedder::{EmbedOptions, Embedder, Pooling};
 pub use engine::{Engine, Event, SeqId};
 pub use error::{Error, Result};
@@ -63,7 +65,7 @@ pub use komt_sample as sample;
 pub use komt_sample::SamplingParams;
 pub use komt_tokenize as tokenize;
 pub use komt_tokenize::{Message, Role, StreamDecoder, Template, Tokenizer};
-pub use load::{Device, LoadOptions, MemoryPlan, Model, Progress};
+pub use load::{LoadOptions, MemoryPlan, Model, Progress};
 pub use options::{EngineOptions, GenerateOptions};
 pub use scorer::{Score, Scorer};
 pub use sequence::{FinishReason, Token};

@@ -5,20 +5,11 @@ use crate::model::Mistral;
 use crate::options::generation_config;
 use crate::runner::{Capacity, Run, Runner};
 use crate::{Config, EngineOptions, Error, GenerateOptions, Result, weights};
-use komt_kernels::{Backend, Cpu, CpuOptions};
+use crate::Device;
+use komt_kernels::Backend;
 use komt_tokenize::Tokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Device {
-    /// The best that is there.
-    Auto,
-    /// The CPU, as the options say.
-    Cpu(CpuOptions),
-}
 
 /// What memory a model will take, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +155,7 @@ struct Inner {
     weights_bytes: u64,
     memory_limit_bytes: Option<u64>,
     on_device: Box<dyn OnDevice>,
+    why_cpu: Option<String>,
 }
 
 /// Weights on some backend: what makes runners.
@@ -208,18 +200,15 @@ fn plan<B: Backend>(config: &Config, weights_bytes: u64, capacity: Capacity) -> 
 
 impl Model {
     /// Loads a Hugging Face directory: `config.json`, `model.safetensors` or a sharded index, and where they are there
-    /// `generation_config.json` and the tokenizer's files. Weights keep their type (f32, f16 or bf16).
+    /// `generation_config.json` and the tokenizer's files. On a CPU weights keep their type (f32, f16 or bf16); on a GPU
+    /// they are 16 bits wide.
     ///
     /// The files are memory-mapped and must not be changed while they are read.
     ///
     /// # Errors
     /// Whatever is wrong with the files, by name; [`Error::NotEnoughMemory`] before anything is allocated.
     pub fn load(dir: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
-        let cpu = match options.device {
-            Device::Auto => Cpu::new()?,
-            Device::Cpu(cpu) => Cpu::with(cpu)?,
-        };
-        Self::load_on(cpu, dir, options)
+        crate::device::load(dir.as_ref(), options)
     }
 
     /// Loads from the Hugging Face hub, through its cache.
@@ -248,11 +237,20 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_on<B: Backend + Clone + Sync>(
-        mut backend: B,
+        backend: B,
         dir: impl AsRef<Path>,
         mut options: LoadOptions,
     ) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::load_onto(backend, dir.as_ref(), &mut options, None)
+    }
+
+    /// The same; `why_cpu` is what [`Model::why_cpu`] will say.
+    pub(crate) fn load_onto<B: Backend + Clone + Sync>(
+        mut backend: B,
+        dir: &Path,
+        options: &mut LoadOptions,
+        why_cpu: Option<String>,
+    ) -> Result<Self> {
         let config = Config::from_file(&dir.join("config.json"))?;
         let tokenizer = dir.join("tokenizer.json").exists().then(|| Tokenizer::from_dir(dir)).transpose()?;
         check_vocabulary(&config, tokenizer.as_ref())?;
@@ -281,6 +279,7 @@ impl Model {
             weights_bytes,
             memory_limit_bytes: options.memory_limit_bytes,
             on_device,
+            why_cpu,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -316,6 +315,11 @@ impl Model {
     /// The device in words.
     pub fn device_name(&self) -> String {
         self.inner.on_device.device_name()
+    }
+
+    /// Why [`Device::Auto`] took the CPU; `None` where it did not.
+    pub fn why_cpu(&self) -> Option<&str> {
+        self.inner.why_cpu.as_deref()
     }
 
     /// What an engine with these options will take.

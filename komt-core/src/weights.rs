@@ -171,7 +171,12 @@ impl<B: Backend> Loader<'_, B> {
             parts.push(self.files.get(name, &[*rows, matrix.cols])?.0);
         }
         let host = HostWeight { rows: matrix.rows(), cols: matrix.cols, format, parts: &parts };
-        let weight = self.b.load_weight(host)?;
+        let weight = self.b.load_weight(host).map_err(|error| match error {
+            source @ komt_kernels::Error::WeightRange { .. } => {
+                Error::Range { tensor: matrix.parts[0].0.clone(), source }
+            }
+            error => error.into(),
+        })?;
         for ((name, _), bytes) in matrix.parts.iter().zip(&parts) {
             self.done(name, bytes.len());
         }

@@ -1,0 +1,53 @@
+//! [`Device`]: where a model runs, and how that is chosen.
+
+use crate::{Error, LoadOptions, Model, Result};
+use komt_kernels::{Cpu, CpuOptions};
+use std::path::Path;
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Device {
+    /// The first GPU where it is usable for the model, else the CPU; [`Model::why_cpu`] then says why.
+    Auto,
+    /// The CPU, as the options say.
+    Cpu(CpuOptions),
+    /// The CUDA device of this number, counted from 0. An error where it cannot be had.
+    Cuda(usize),
+}
+
+pub(crate) fn load(dir: &Path, mut options: LoadOptions) -> Result<Model> {
+    match options.device {
+        Device::Cpu(cpu) => Model::load_onto(Cpu::with(cpu)?, dir, &mut options, None),
+        Device::Cuda(ordinal) => load_cuda(ordinal, dir, &mut options),
+        Device::Auto => match load_cuda(0, dir, &mut options) {
+            // The device's fault, or its size: the CPU may do. What is wrong with the files would be wrong there too.
+            Err(why @ (Error::Device(_) | Error::NotEnoughMemory { .. })) => {
+                Model::load_onto(Cpu::new()?, dir, &mut options, Some(why.to_string()))
+            }
+            loaded => loaded,
+        },
+    }
+}
+
+/// In bf16 where the device has it, so that weights in bf16 are not rounded; files in f16 run in f16 for the same reason, and
+/// everything on Turing, which has nothing else.
+#[cfg(feature = "cuda")]
+fn load_cuda(ordinal: usize, dir: &Path, options: &mut LoadOptions) -> Result<Model> {
+    use half::{bf16, f16};
+    use komt_kernels::{Cuda, Error::UnsupportedDevice};
+
+    let is_f16 = || Ok::<_, Error>(crate::files::TensorFiles::open(dir)?.is_f16());
+    match Cuda::<bf16>::new(ordinal) {
+        Ok(cuda) if !is_f16()? => Model::load_onto(cuda, dir, options, None),
+        Ok(_) | Err(UnsupportedDevice { .. }) => {
+            Model::load_onto(Cuda::<f16>::new(ordinal)?, dir, options, None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn load_cuda(_: usize, _: &Path, _: &mut LoadOptions) -> Result<Model> {
+    Err(Error::NoCuda)
+}
