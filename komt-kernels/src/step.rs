@@ -134,3 +134,31 @@ impl StepBuf<Vec<u32>> {
         self.part(at..at + self.capacity.table_len)
     }
 }
+
+/// Where the arrays are, for the launches of kernels.
+#[cfg(feature = "cuda")]
+impl StepBuf<crate::cuda::CudaBuf<u32>> {
+    fn at(&self, offset: usize) -> u64 {
+        self.buf.ptr() + 4 * offset as u64
+    }
+    /// Address of the absolute positions, `[n_tokens]`.
+    pub(crate) fn positions_ptr(&self) -> u64 {
+        self.at(self.capacity.max_tokens)
+    }
+    /// Address of the slots, `[n_tokens]`.
+    pub(crate) fn slots_ptr(&self) -> u64 {
+        self.at(2 * self.capacity.max_tokens)
+    }
+    /// Address of the rows with logits, `[n_logits]`.
+    pub(crate) fn logit_rows_ptr(&self) -> u64 {
+        self.at(self.capacity.logit_rows_at())
+    }
+    /// Address of the first rows of the sequences, `[n_seqs + 1]`.
+    pub(crate) fn q_start_ptr(&self) -> u64 {
+        self.at(self.capacity.q_start_at())
+    }
+    /// Address of the page tables, `[n_seqs, table_len]`.
+    pub(crate) fn pages_ptr(&self) -> u64 {
+        self.at(self.capacity.pages_at())
+    }
+}

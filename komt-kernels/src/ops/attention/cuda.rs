@@ -1,10 +1,120 @@
-//! `attention` on CUDA.
+//! `attention` on CUDA: sequences with one row by `decode.cu`, the others by `prefill.cu`.
 
-use crate::cuda::{Cuda, CudaAct, Source};
+use super::check;
+use crate::cuda::{Cuda, CudaAct, Grid, KernelSpec, Params, Source};
 use crate::{AttnShape, KvLayer, Result, Rows, Step};
+use komt_cache::PAGE;
 
 /// The kernels.
-pub(crate) const SOURCES: &[Source] = &[];
+pub(crate) const SOURCES: &[Source] = &[
+    Source {
+        name: "attention/decode.cu",
+        text: include_str!("decode.cu"),
+        kernels: &[
+            KernelSpec { name: "attention_decode_64", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_decode_96", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_decode_128", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_combine_64", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_combine_96", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_combine_128", max_shared_bytes: 0 },
+        ],
+    },
+    Source {
+        name: "attention/prefill.cu",
+        text: include_str!("prefill.cu"),
+        kernels: &[
+            KernelSpec { name: "attention_prefill_64", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_prefill_96", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_prefill_128", max_shared_bytes: 0 },
+        ],
+    },
+];
+
+/// Query heads of a decode block, and pages that a split has at least; the same numbers in decode.cu.
+const DECODE_HEADS: usize = 8;
+const MIN_PAGES: usize = 8;
+
+/// Rows (token, head of the group) of a prefill tile; the same number in prefill.cu.
+const PREFILL_ROWS: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct AttentionDecodeParams {
+    out: u64,
+    qkv: u64,
+    k: u64,
+    v: u64,
+    positions: u64,
+    slots: u64,
+    q_start: u64,
+    pages: u64,
+    partials: u64,
+    table_len: u32,
+    window: u32,
+    n_seqs: u32,
+    n_heads: u32,
+    n_kv_heads: u32,
+    n_splits: u32,
+    scale: f32,
+    padding: u32,
+}
+const _: () = assert!(size_of::<AttentionDecodeParams>() == 104);
+// SAFETY: as in decode.cu; `run` has compared the buffers' shapes, `n_splits` the workspace's size, and a plan's pages are the
+// cache's.
+unsafe impl Params for AttentionDecodeParams {}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct AttentionPrefillParams {
+    out: u64,
+    qkv: u64,
+    k: u64,
+    v: u64,
+    positions: u64,
+    q_start: u64,
+    pages: u64,
+    table_len: u32,
+    window: u32,
+    n_seqs: u32,
+    n_heads: u32,
+    n_kv_heads: u32,
+    scale: f32,
+}
+const _: () = assert!(size_of::<AttentionPrefillParams>() == 80);
+// SAFETY: as in prefill.cu; `run` has compared the buffers' shapes, and a plan's pages are the cache's.
+unsafe impl Params for AttentionPrefillParams {}
+
+/// The kernels for a width of heads: decode, combine, prefill.
+fn kernels(attn: AttnShape) -> [&'static str; 3] {
+    match attn.head_dim {
+        64 => ["attention_decode_64", "attention_combine_64", "attention_prefill_64"],
+        96 => ["attention_decode_96", "attention_combine_96", "attention_prefill_96"],
+        128 => ["attention_decode_128", "attention_combine_128", "attention_prefill_128"],
+        _ => panic!("attention: {attn:?}: heads of 64, 96 or 128"),
+    }
+}
+
+/// Blocks that share the keys of a sequence: two for every multiprocessor, of at least [`MIN_PAGES`] pages of the longest
+/// context that the tables have room for, and as many as the workspace has room for. (Of the step's dimensions and fixed sizes
+/// alone: recordings of a step hold for any lengths.)
+fn n_splits(
+    attn: AttnShape,
+    n_seqs: usize,
+    table_len: usize,
+    sm_count: usize,
+    workspace_bytes: usize,
+) -> usize {
+    let blocks = n_seqs * attn.n_kv_heads * attn.group().div_ceil(DECODE_HEADS);
+    let most_pages = attn.window.map_or(table_len, |window| table_len.min(window.div_ceil(PAGE) + 1));
+    let split_bytes = n_seqs * attn.n_heads * (attn.head_dim + 2) * 4;
+    let wanted = (2 * sm_count).div_ceil(blocks.max(1));
+    wanted.min(most_pages.div_ceil(MIN_PAGES)).min(workspace_bytes / split_bytes.max(1)).max(1)
+}
+
+/// The most tiles of queries that a step can have: a sequence of n rows has (n - 1) / tokens + 1.
+fn most_tiles(n_tokens: usize, n_seqs: usize, tokens_per_tile: usize) -> usize {
+    (n_tokens - n_seqs) / tokens_per_tile + n_seqs
+}
 
 pub(crate) fn run<A: CudaAct>(
     cuda: &mut Cuda<A>,
@@ -14,6 +124,99 @@ pub(crate) fn run<A: CudaAct>(
     step: &Step<Cuda<A>>,
     attn: AttnShape,
 ) -> Result<()> {
-    let _ = (cuda, out, qkv, kv, step, attn);
-    unimplemented!("attention: the kernels come")
+    check(out, qkv, kv, step, attn);
+    let (dims, table_len) = (step.dims, step.capacity.table_len);
+    let window = attn.window.map_or(u32::MAX, |window| u32::try_from(window).unwrap_or(u32::MAX));
+    assert!(window > 0 && attn.group() <= PREFILL_ROWS, "attention: {attn:?}");
+    let [decode, combine, prefill] = kernels(attn);
+    let scale = std::f32::consts::LOG2_E / (attn.head_dim as f32).sqrt();
+    let (n_seqs, n_heads, n_kv_heads) = (dims.n_seqs as u32, attn.n_heads as u32, attn.n_kv_heads as u32);
+    let (q_start, pages, positions) = (step.q_start_ptr(), step.pages_ptr(), step.positions_ptr());
+    let (out, qkv, k, v) = (out.buf.ptr(), qkv.buf.ptr(), kv.k.ptr(), kv.v.ptr());
+
+    // A step of one sequence with several rows has no sequence with one.
+    if dims.n_seqs == dims.n_tokens || dims.n_seqs > 1 {
+        let (partials, workspace_bytes) = cuda.workspace();
+        let n_splits =
+            n_splits(attn, dims.n_seqs, table_len, cuda.sm_count() as usize, workspace_bytes) as u32;
+        let params = AttentionDecodeParams {
+            out,
+            qkv,
+            k,
+            v,
+            positions,
+            slots: step.slots_ptr(),
+            q_start,
+            pages,
+            partials,
+            table_len: table_len as u32,
+            window,
+            n_seqs,
+            n_heads,
+            n_kv_heads,
+            n_splits,
+            scale,
+            padding: 0,
+        };
+        let heads = n_kv_heads * attn.group().div_ceil(DECODE_HEADS) as u32;
+        let grid = Grid { blocks: [heads, n_seqs, n_splits], threads: 128, shared_bytes: 0 };
+        cuda.launch(decode, grid, params)?;
+        if n_splits > 1 {
+            let grid = Grid { blocks: [n_heads.div_ceil(4), n_seqs, 1], threads: 128, shared_bytes: 0 };
+            cuda.launch(combine, grid, params)?;
+        }
+    }
+    if dims.n_seqs == dims.n_tokens {
+        return Ok(());
+    }
+    let params = AttentionPrefillParams {
+        out,
+        qkv,
+        k,
+        v,
+        positions,
+        q_start,
+        pages,
+        table_len: table_len as u32,
+        window,
+        n_seqs,
+        n_heads,
+        n_kv_heads,
+        scale,
+    };
+    let tiles = most_tiles(dims.n_tokens, dims.n_seqs, PREFILL_ROWS / attn.group()) as u32;
+    cuda.launch(prefill, Grid { blocks: [tiles, n_kv_heads, 1], threads: 128, shared_bytes: 0 }, params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MISTRAL_7B: AttnShape = AttnShape { n_heads: 32, n_kv_heads: 8, head_dim: 128, window: Some(4096) };
+
+    #[test]
+    fn splits_fill_the_device_and_fit_the_workspace() {
+        assert_eq!(n_splits(MISTRAL_7B, 1, 289, 132, 32 << 20), 33); // 264 blocks
+        assert_eq!(n_splits(MISTRAL_7B, 1, 4, 132, 32 << 20), 1); // contexts of up to 64 tokens
+        assert_eq!(n_splits(MISTRAL_7B, 64, 289, 132, 32 << 20), 1); // 512 blocks without
+        assert_eq!(n_splits(MISTRAL_7B, 1, 289, 132, 100_000), 6);
+        for n_seqs in 1..300 {
+            let splits = n_splits(MISTRAL_7B, n_seqs, 289, 132, 32 << 20);
+            assert!(splits == 1 || n_seqs * 32 * splits * 130 * 4 <= 32 << 20, "{n_seqs}: {splits}");
+        }
+    }
+
+    #[test]
+    fn no_step_has_more_tiles_than_are_launched() {
+        for tokens_per_tile in [1, 3, 16, 64] {
+            for lens in [&[2, 2, 2][..], &[1, 1, 17], &[16, 16, 16], &[17, 33, 1, 1, 1], &[64], &[65, 2]] {
+                let tiles: usize = lens
+                    .iter()
+                    .map(|&len: &usize| if len > 1 { len.div_ceil(tokens_per_tile) } else { 0 })
+                    .sum();
+                let most = most_tiles(lens.iter().sum(), lens.len(), tokens_per_tile);
+                assert!(tiles <= most, "{lens:?} by {tokens_per_tile}: {tiles}, {most}");
+            }
+        }
+    }
 }

@@ -6,7 +6,8 @@
 //! j in first_visible(pos, window)..=pos
 //! ```
 //! Shapes: out `[n_tokens, q_dim]`, qkv `[n_tokens, q_dim + 2 kv_dim]` (only q is read), cache `[n_slots, kv_dim]` twice.
-//! The step's own keys are in the cache already. Everything is f32.
+//! The step's own keys are in the cache already. Everything is f32 on CPUs; on CUDA the weights are rounded to 16 bits for
+//! the product with v.
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -16,13 +17,7 @@ mod simd;
 use crate::cpu::{Cpu, Isa, SharedMut, dispatch};
 use crate::{AttnShape, KvBuf, MAX_HEAD_DIM, RowBuf, StepBuf};
 
-fn check(
-    out: &RowBuf<Vec<f32>>,
-    qkv: &RowBuf<Vec<f32>>,
-    kv: &KvBuf<Vec<f32>>,
-    step: &StepBuf<Vec<u32>>,
-    attn: AttnShape,
-) {
+fn check<A, K, S>(out: &RowBuf<A>, qkv: &RowBuf<A>, kv: &KvBuf<K>, step: &StepBuf<S>, attn: AttnShape) {
     assert_eq!(
         (out.rows, out.cols, qkv.rows, qkv.cols, kv.kv_dim),
         (

@@ -1,10 +1,28 @@
 //! `embed` on CUDA.
 
-use crate::cuda::{Cuda, CudaAct, CudaWeight, Source};
+use super::check;
+use crate::cuda::{Cuda, CudaAct, CudaWeight, Grid, KernelSpec, Params, Source};
 use crate::{Result, Rows, Step};
 
 /// The kernels.
-pub(crate) const SOURCES: &[Source] = &[];
+pub(crate) const SOURCES: &[Source] = &[Source {
+    name: "embed/embed.cu",
+    text: include_str!("embed.cu"),
+    kernels: &[KernelSpec { name: "embed", max_shared_bytes: 0 }],
+}];
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct EmbedParams {
+    x: u64,
+    table: u64,
+    ids: u64,
+    dim: u32,
+    vocab_size: u32,
+}
+const _: () = assert!(size_of::<EmbedParams>() == 32);
+// SAFETY: as in embed.cu; `run` has compared the buffers' shapes, and the kernel looks at the ids itself.
+unsafe impl Params for EmbedParams {}
 
 pub(crate) fn run<A: CudaAct>(
     cuda: &mut Cuda<A>,
@@ -12,6 +30,15 @@ pub(crate) fn run<A: CudaAct>(
     table: &CudaWeight<A>,
     step: &Step<Cuda<A>>,
 ) -> Result<()> {
-    let _ = (cuda, x, table, step);
-    unimplemented!("embed: the kernels come")
+    check(x, (table.rows, table.cols), step);
+    assert_eq!(x.cols % 8, 0, "embed: {} columns", x.cols);
+    let blocks = [x.rows as u32, x.cols.div_ceil(8 * 128) as u32, 1];
+    let params = EmbedParams {
+        x: x.buf.ptr(),
+        table: table.data.ptr(),
+        ids: step.buf.ptr(),
+        dim: x.cols as u32,
+        vocab_size: table.rows as u32,
+    };
+    cuda.launch("embed", Grid { blocks, threads: 128, shared_bytes: 0 }, params)
 }

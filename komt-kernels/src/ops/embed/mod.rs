@@ -6,18 +6,15 @@ pub(crate) mod cuda;
 use crate::cpu::{Cpu, CpuWeight, SharedMut, simd::Stored, with_stored};
 use crate::{RowBuf, StepBuf};
 
-fn check(x: &RowBuf<Vec<f32>>, table: &CpuWeight, step: &StepBuf<Vec<u32>>) {
-    assert_eq!(
-        x.cols, table.cols,
-        "embed: x [{}, {}], table [{}, {}]",
-        x.rows, x.cols, table.rows, table.cols
-    );
+/// `table`: its rows and columns.
+fn check<X, S>(x: &RowBuf<X>, table: (usize, usize), step: &StepBuf<S>) {
+    assert_eq!(x.cols, table.1, "embed: x [{}, {}], table [{}, {}]", x.rows, x.cols, table.0, table.1);
     assert_eq!(x.rows, step.dims.n_tokens, "embed: rows of x, tokens of the step");
 }
 
 /// One implementation for every instruction set: it moves memory.
 pub(crate) fn run(cpu: &Cpu, x: &mut RowBuf<Vec<f32>>, table: &CpuWeight, step: &StepBuf<Vec<u32>>) {
-    check(x, table, step);
+    check(x, (table.rows, table.cols), step);
     let (dim, ids) = (x.cols, step.ids());
     let out = SharedMut::new(&mut x.buf);
     with_stored!(table, |data| cpu.for_ranges(ids.len(), 16, |rows| {

@@ -9,21 +9,22 @@ mod simd;
 use crate::RowBuf;
 use crate::cpu::{Cpu, Isa, SharedMut, dispatch};
 
-fn check(out: &RowBuf<Vec<f32>>, x: &RowBuf<Vec<f32>>, w: &[f32]) {
+/// `w_len`: length of w.
+fn check<O, X>(out: &RowBuf<O>, x: &RowBuf<X>, w_len: usize) {
     assert_eq!(
-        (out.rows, out.cols, w.len()),
+        (out.rows, out.cols, w_len),
         (x.rows, x.cols, x.cols),
         "rms_norm: out [{}, {}], w [{}], x [{}, {}]",
         out.rows,
         out.cols,
-        w.len(),
+        w_len,
         x.rows,
         x.cols
     );
 }
 
 pub(crate) fn run(cpu: &Cpu, out: &mut RowBuf<Vec<f32>>, x: &RowBuf<Vec<f32>>, w: &[f32], eps: f32) {
-    check(out, x, w);
+    check(out, x, w.len());
     if cpu.isa() == Isa::Scalar {
         return scalar::rms_norm(&mut out.buf, &x.buf, x.rows, w, eps);
     }

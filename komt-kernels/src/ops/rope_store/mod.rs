@@ -15,22 +15,17 @@ use crate::cpu::{Cpu, SharedMut};
 use crate::{AttnShape, KvBuf, MAX_HEAD_DIM, RowBuf, StepBuf};
 use komt_cache::PAD_SLOT;
 
-fn check(
-    qkv: &RowBuf<Vec<f32>>,
-    kv: &KvBuf<Vec<f32>>,
-    step: &StepBuf<Vec<u32>>,
-    inv_freq: &[f32],
-    attn: AttnShape,
-) {
+/// `n_freqs`: length of inv_freq.
+fn check<A, K, S>(qkv: &RowBuf<A>, kv: &KvBuf<K>, step: &StepBuf<S>, n_freqs: usize, attn: AttnShape) {
     assert_eq!(
-        (qkv.rows, qkv.cols, kv.kv_dim, 2 * inv_freq.len()),
+        (qkv.rows, qkv.cols, kv.kv_dim, 2 * n_freqs),
         (step.dims.n_tokens, attn.q_dim() + 2 * attn.kv_dim(), attn.kv_dim(), attn.head_dim),
         "rope_store: qkv [{}, {}], cache [{}, {}], inv_freq [{}], {attn:?}",
         qkv.rows,
         qkv.cols,
         kv.n_slots,
         kv.kv_dim,
-        inv_freq.len()
+        n_freqs
     );
     assert!(attn.head_dim <= MAX_HEAD_DIM, "rope_store: {attn:?}");
 }
@@ -44,7 +39,7 @@ pub(crate) fn run(
     inv_freq: &[f32],
     attn: AttnShape,
 ) {
-    check(qkv, kv, step, inv_freq, attn);
+    check(qkv, kv, step, inv_freq.len(), attn);
     let (cols, q_dim, kv_dim) = (qkv.cols, attn.q_dim(), attn.kv_dim());
     let (positions, rows) = (step.positions(), SharedMut::new(&mut qkv.buf));
     cpu.for_ranges(positions.len(), 4, |range| {

@@ -9,7 +9,7 @@ mod simd;
 use crate::RowBuf;
 use crate::cpu::{Cpu, Isa, SharedMut, dispatch};
 
-fn check(out: &RowBuf<Vec<f32>>, gate_up: &RowBuf<Vec<f32>>) {
+fn check<A>(out: &RowBuf<A>, gate_up: &RowBuf<A>) {
     assert_eq!(
         (gate_up.rows, gate_up.cols),
         (out.rows, 2 * out.cols),

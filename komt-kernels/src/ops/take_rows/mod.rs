@@ -5,7 +5,7 @@ pub(crate) mod cuda;
 
 use crate::{RowBuf, StepBuf};
 
-fn check(out: &RowBuf<Vec<f32>>, x: &RowBuf<Vec<f32>>, step: &StepBuf<Vec<u32>>) {
+fn check<A, S>(out: &RowBuf<A>, x: &RowBuf<A>, step: &StepBuf<S>) {
     assert_eq!(out.cols, x.cols, "take_rows: out [{}, {}], x [{}, {}]", out.rows, out.cols, x.rows, x.cols);
     assert_eq!(out.rows, step.dims.n_logits, "take_rows: rows of out, logit rows of the step");
 }
