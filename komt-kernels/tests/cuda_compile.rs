@@ -46,3 +46,50 @@ fn every_kernel_compiles_for_every_architecture() {
         }
     }
 }
+
+/// The places where toolkits and Python packages leave the compiler, each in a process of its own.
+#[test]
+#[cfg(unix)]
+fn the_compiler_is_found_where_it_usually_is() {
+    let Some(file) = fetched_nvrtc() else { return };
+    let places = [
+        ("VIRTUAL_ENV", "lib/python3.12/site-packages/nvidia/cuda_nvrtc/lib"),
+        ("CONDA_PREFIX", "lib/python3.9/site-packages/nvidia/cu13/lib"),
+        ("HOME", ".local/lib/python3.13/site-packages/nvidia/cuda_nvrtc/lib"),
+        ("CUDA_HOME", "lib64"),
+        ("CUDA_PATH", "targets/x86_64-linux/lib"),
+        ("KOMT_NVRTC", ""),
+        ("KOMT_NVRTC", "libnvrtc.so.12"),
+    ];
+    for (variable, place) in places {
+        let root = tempfile::tempdir().unwrap();
+        let is_file = place.ends_with(".12");
+        let dir = if is_file { root.path().into() } else { root.path().join(place) };
+        std::fs::create_dir_all(&dir).unwrap();
+        for name in ["libnvrtc.so.12", "libnvrtc-builtins.so.12.9"] {
+            std::os::unix::fs::symlink(file.with_file_name(name).canonicalize().unwrap(), dir.join(name))
+                .unwrap();
+        }
+        let value = if is_file { dir.join(place) } else { root.path().into() };
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "child_that_finds_the_compiler", "--ignored", "--nocapture"]);
+        for other in ["VIRTUAL_ENV", "CONDA_PREFIX", "HOME", "CUDA_HOME", "CUDA_PATH", "KOMT_NVRTC"] {
+            child.env_remove(other);
+        }
+        let output = child.env(variable, value).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        // A machine with a toolkit has it in the loader's places, too, and those come first.
+        let found = [format!("found {}", dir.display()), "found libnvrtc.so".into()];
+        assert!(found.iter().any(|found| text.contains(found)), "{variable}/{place}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "run by the_compiler_is_found_where_it_usually_is"]
+fn child_that_finds_the_compiler() {
+    let (path, version) = komt_kernels::cuda::find_nvrtc(None).unwrap();
+    println!("found {} {version:?}", path.display());
+    if std::env::var_os("VIRTUAL_ENV").is_some() {
+        assert!(!compile_all::<f16>(75, None).unwrap().is_empty()); // it finds its own second library, too
+    }
+}

@@ -141,3 +141,36 @@ fn matching(dir: &Path, pleases: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_12_comes_first() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let names = [
+            "libnvrtc.so",
+            "libnvrtc.so.11.8",
+            "libnvrtc.so.12",
+            "libnvrtc.so.12.9.86",
+            "libnvrtc.so.13",
+            "libnvrtc-builtins.so.12.9",
+            "libnvrtc.alt.so.12",
+            "libcudart.so",
+        ];
+        names.iter().for_each(|name| std::fs::write(dir.path().join(name), "").expect("a file"));
+        if !cfg!(windows) {
+            let expected = [2, 3, 0, 1, 4].map(|i| dir.path().join(names[i]));
+            assert_eq!(in_dir(dir.path()), expected);
+        }
+        assert!(in_dir(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let list: Vec<String> = ["a", "b", "c", "d", "e", "f", "g", "h"].map(String::from).into();
+        assert_eq!(summary(&list[..2]), "a, b");
+        assert_eq!(summary(&list), "a, b, c, d, e, f, and 2 more");
+    }
+}

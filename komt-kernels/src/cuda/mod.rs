@@ -7,8 +7,6 @@
 //! Variables: `KOMT_NVRTC` (the compiler's file or directory), `KOMT_CUDA_CACHE` (a directory, or `off`), and
 //! `KOMT_CUDA_SYNC=1`, which waits for each operation, so that errors name it, and records no steps.
 
-#![allow(dead_code, unused_imports)] // until the operations are there
-
 mod backend;
 mod buffer;
 mod cache;

@@ -27,11 +27,11 @@ mod nvrtc;
 use komt_cache::{PAGE, PagePool, PageTable, StepPlan};
 use komt_kernels::cuda::{CudaAct, CudaBuf, CudaCache, CudaOptions, CudaWeight};
 use komt_kernels::{
-    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, Isa, KvBuf, KvLayer, RowBuf, Rows, Step,
-    StepCapacity, WeightFormat, cpu::CpuWeight,
+    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, Isa, KvBuf, KvLayer, RowBuf, Rows, Step, StepCapacity,
+    WeightFormat, cpu::CpuWeight,
 };
-pub use nvrtc::{fetched_nvrtc, has_nvrtc};
 use komt_softgpu::{DeviceSpec, Guard, SoftGpu};
+pub use nvrtc::{fetched_nvrtc, has_nvrtc};
 use std::path::Path;
 
 /// A device for one test. When it is dropped, everything must have been given back, and nothing complained about.
