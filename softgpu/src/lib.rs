@@ -9,3 +9,10 @@ pub use spec::DeviceSpec;
 
 pub mod mma;
 pub mod num;
+
+pub mod control;
+mod driver;
+pub mod softgpu;
+
+pub use control::{Fault, LaunchRecord, Options, QueueMode};
+pub use softgpu::{Guard, SoftGpu, SoftGpuError};
