@@ -39,57 +39,31 @@ template <int BK> DEVICE u32 swizzled(u32 row, u32 chunk) {
     return row * (BK * 2) + ((chunk ^ (BK == 64 ? row % 8 : row / 2 % 4)) * 16);
 }
 
-// Columns c and c + 1 of row r of out, c even.
-DEVICE void store(const TileParams &p, u32 r, u32 c, float a, float b) {
-    if (r >= p.rows || c >= p.n) return;
+// Columns c.. c + 3 of row r, to partial sums or to out by any epilogue but SWIGLU. c % 4 == 0.
+DEVICE void store4(const TileParams &p, u32 r, u32 c, float4 v) {
     const u64 at = u64(r) * p.n + c;
-    const bool pair = p.n % 2 == 0, both = c + 1 < p.n; // of an odd width every other row is misaligned for pairs
+    const bool vectors = p.n % 4 == 0; // else rows are misaligned for them
+    const float sums[4] = {v.x, v.y, v.z, v.w};
     if (gridDim.z > 1 || p.epilogue != STORE) {
         float *to = gridDim.z > 1 ? p.partials + u64(blockIdx.z) * p.rows * p.n + at : static_cast<float *>(p.out) + at;
-        if (gridDim.z == 1 && p.epilogue == ADD_F32) {
-            a += to[0];
-            if (both) b += to[1];
-        }
-        if (pair) {
-            *reinterpret_cast<float2 *>(to) = make_float2(a, b);
+        const float add = gridDim.z == 1 && p.epilogue == ADD_F32 ? 1.0f : 0.0f;
+        if (vectors) {
+            const float4 old = add != 0.0f ? *reinterpret_cast<float4 *>(to) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            *reinterpret_cast<float4 *>(to) = make_float4(v.x + old.x, v.y + old.y, v.z + old.z, v.w + old.w);
         } else {
-            to[0] = a;
-            if (both) to[1] = b;
-        }
-    } else if (pair) {
-        *reinterpret_cast<u32 *>(static_cast<A *>(p.out) + at) = pack2(a, b);
-    } else {
-        static_cast<A *>(p.out)[at] = to_a(a);
-        if (both) static_cast<A *>(p.out)[at + 1] = to_a(b);
-    }
-}
-
-// Two neighbouring 16 x 8 tiles of sums, for rows r.. and the columns of the block that begin at b, b % 16 == 0. With
-// SwiGLU the first has the gates and the second the ups of the same outputs.
-template <int BN> DEVICE void epilogue(const TileParams &p, u32 r, u32 b, const float (&left)[4], const float (&right)[4]) {
-    const u32 lane = threadIdx.x % 32;
-    r += lane / 4;
-    if (p.epilogue == SWIGLU) {
-        const u32 hidden = p.n / 2, c = blockIdx.y * (BN / 2) + b / 2 + lane % 4 * 2;
-        if (c >= hidden) return;
-        if (gridDim.z > 1) {
-            store(p, r, c, left[0], left[1]);
-            store(p, r, hidden + c, right[0], right[1]);
-            store(p, r + 8, c, left[2], left[3]);
-            store(p, r + 8, hidden + c, right[2], right[3]);
-            return;
-        }
-#pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-            u32 *to = reinterpret_cast<u32 *>(static_cast<A *>(p.out) + u64(r + i * 4) * hidden + c);
-            if (r + i * 4 < p.rows) *to = pack2(silu(left[i]) * right[i], silu(left[i + 1]) * right[i + 1]);
+            for (u32 i = 0; i < 4; i++) {
+                if (c + i < p.n) to[i] = (add != 0.0f ? to[i] : 0.0f) + sums[i];
+            }
         }
     } else {
-        const u32 c = blockIdx.y * BN + b + lane % 4 * 2;
-        store(p, r, c, left[0], left[1]);
-        store(p, r, c + 8, right[0], right[1]);
-        store(p, r + 8, c, left[2], left[3]);
-        store(p, r + 8, c + 8, right[2], right[3]);
+        A *to = static_cast<A *>(p.out) + at;
+        if (vectors) {
+            *reinterpret_cast<uint2 *>(to) = make_uint2(pack2(v.x, v.y), pack2(v.z, v.w));
+        } else {
+            for (u32 i = 0; i < 4; i++) {
+                if (c + i < p.n) to[i] = to_a(sums[i]);
+            }
+        }
     }
 }
 
@@ -173,7 +147,8 @@ template <int BM, int BN, int BK, int WM, int WN, int WK, int STAGES> struct Til
         const u32 warp = threadIdx.x / 32, tiles = (p.k + BK - 1) / BK;
         const u32 first = tiles * blockIdx.z / gridDim.z;
         u32 left = tiles * (blockIdx.z + 1) / gridDim.z - first;
-        begin(p, warp / WK / WN, warp / WK % WN, warp % WK, first);
+        const u32 wk = warp % WK, wn = warp / WK % WN, wm = warp / WK / WN;
+        begin(p, wm, wn, wk, first);
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
             if (s < left) load(p, s);
@@ -198,50 +173,83 @@ template <int BM, int BN, int BK, int WM, int WN, int WK, int STAGES> struct Til
             for (int i = 0; i < W_COPIES; i++) w_from[i] += STAGES * BK;
         }
     done:
-        finish(p, sums);
+        finish(p, sums, wm, wn);
     }
 
-    DEVICE void finish(const TileParams &p, const float (&sums)[TM][TN][4]) {
+    // Sums go through shared memory, so that what is stored is whole sectors, and the warps' parts are added: f32
+    // [warps][SLICE rows][64 columns], chunk c of 16 bytes of row r at c ^ 2 * (r % 4), without conflicts either way.
+    // gemm: every warp its own 32 rows, twice, since more than 32 KiB would not fit; skinny: all rows at once.
+    static constexpr int SLICE = WK == 1 ? 32 : BM, WIDTH = TN * 8, GROUP = WK == 1 ? 32 : THREADS;
+    static_assert(WIDTH == 64 && TM * 16 % SLICE == 0, "slices");
+    static_assert(THREADS / 32 * SLICE * WIDTH * 4 <= STAGES * STAGE_BYTES, "sums in shared memory");
+
+    DEVICE static u32 place(u32 row, u32 chunk) {
+        return row * (WIDTH / 4) + (chunk ^ (row % 4 * 2));
+    }
+
+    // The sum over the warps that share a tile, in their order.
+    DEVICE static float4 sum4(const float4 *sums, u32 row, u32 chunk) {
+        float4 sum = sums[place(row, chunk)];
+#pragma unroll
+        for (int i = 1; i < WK; i++) {
+            const float4 v = sums[i * SLICE * WIDTH / 4 + place(row, chunk)];
+            sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
+        }
+        return sum;
+    }
+
+    DEVICE void finish(const TileParams &p, const float (&sums)[TM][TN][4], u32 wm, u32 wn) {
         const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        const u32 wk = warp % WK, wn = warp / WK % WN, wm = warp / WK / WN;
-        if constexpr (WK == 1) {
-            const u32 row = blockIdx.x * BM + wm * TM * 16, column = wn * TN * 8;
-#pragma unroll
-            for (int i = 0; i < TM; i++) {
-#pragma unroll
-                for (int j = 0; j < TN; j += 2) {
-                    epilogue<BN>(p, row + i * 16, column + j * 8, sums[i][j], sums[i][j + 1]);
-                }
-            }
-        } else {
-            // All tiles to shared memory, 16 bytes a lane; a warp adds and stores every WK-th pair of them.
-            float4 *shared = reinterpret_cast<float4 *>(dynamic_shared()); // [WK][TM * TN][32]
-            static_assert(WM * WN == 1 && WK * TM * TN * 512 <= STAGES * STAGE_BYTES, "reduction in shared memory");
-            cp_async_wait<0>();
+        float4 *all = reinterpret_cast<float4 *>(dynamic_shared());
+        float4 *mine = all + warp * (SLICE * WIDTH / 4);
+        cp_async_wait<0>();
+#pragma unroll 1
+        for (u32 pass = 0; pass < TM * 16 / SLICE; pass++) {
             __syncthreads();
 #pragma unroll
             for (int i = 0; i < TM; i++) {
+                if (pass != i * 16 / SLICE) continue;
+                const u32 row = i * 16 % SLICE + lane / 4;
 #pragma unroll
                 for (int j = 0; j < TN; j++) {
+                    const u32 chunk = j * 2 + lane % 4 / 2, pair = lane % 2;
                     const float(&s)[4] = sums[i][j];
-                    shared[(wk * TM * TN + i * TN + j) * 32 + lane] = make_float4(s[0], s[1], s[2], s[3]);
+                    reinterpret_cast<float2 *>(mine + place(row, chunk))[pair] = make_float2(s[0], s[1]);
+                    reinterpret_cast<float2 *>(mine + place(row + 8, chunk))[pair] = make_float2(s[2], s[3]);
                 }
             }
             __syncthreads();
-            for (u32 t = wk * 2; t < TM * TN; t += WK * 2) {
-                float two[2][4] = {};
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-#pragma unroll
-                    for (int i = 0; i < WK; i++) {
-                        const float4 v = shared[(i * TM * TN + t + j) * 32 + lane];
-                        two[j][0] += v.x;
-                        two[j][1] += v.y;
-                        two[j][2] += v.z;
-                        two[j][3] += v.w;
-                    }
-                }
-                epilogue<BN>(p, blockIdx.x * BM + t / TN * 16, t % TN * 8, two[0], two[1]);
+            const u32 row = blockIdx.x * BM + wm * TM * 16 + pass * SLICE;
+            store(p, WK == 1 ? mine : all, row, wn * WIDTH);
+        }
+    }
+
+    // SLICE rows of sums, from row `row` of out and the block's column `column` on, by GROUP threads.
+    DEVICE void store(const TileParams &p, const float4 *sums, u32 row, u32 column) const {
+        const u32 thread = threadIdx.x % GROUP, hidden = p.n / 2;
+        if (p.epilogue != SWIGLU) {
+#pragma unroll 2
+            for (u32 i = thread; i < SLICE * WIDTH / 4; i += GROUP) {
+                const u32 r = i / (WIDTH / 4), chunk = i % (WIDTH / 4);
+                const u32 c = blockIdx.y * BN + column + chunk * 4;
+                if (row + r < p.rows && c < p.n) store4(p, row + r, c, sum4(sums, r, chunk));
+            }
+            return;
+        }
+        // Of 16 columns the first 8 are gates, the others the ups of the same outputs.
+#pragma unroll 2
+        for (u32 i = thread; i < SLICE * WIDTH / 8; i += GROUP) {
+            const u32 r = i / (WIDTH / 8), half = i % (WIDTH / 8), chunk = half / 2 * 4 + half % 2;
+            const u32 c = (blockIdx.y * BN + column) / 2 + half * 4;
+            if (row + r >= p.rows || c >= hidden) continue;
+            const float4 gate = sum4(sums, r, chunk), up = sum4(sums, r, chunk + 2);
+            if (gridDim.z > 1) {
+                store4(p, row + r, c, gate);
+                store4(p, row + r, hidden + c, up);
+            } else {
+                uint2 *to = reinterpret_cast<uint2 *>(static_cast<A *>(p.out) + u64(row + r) * hidden + c);
+                *to = make_uint2(pack2(silu(gate.x) * up.x, silu(gate.y) * up.y),
+                                 pack2(silu(gate.z) * up.z, silu(gate.w) * up.w));
             }
         }
     }
