@@ -32,12 +32,14 @@ pub fn quiet(sm: u32) -> Guard {
 
 /// One stream on device 0 with the addition, and cudarc's own events off, as our backend has it.
 pub struct Bench {
-    pub ctx: Arc<CudaContext>,
-    pub stream: Arc<CudaStream>,
-    pub add: CudaFunction,
+    ctx: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    add: CudaFunction,
 }
 
 impl Bench {
+    /// Context, stream and kernel.
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let ctx = CudaContext::new(0).unwrap();
         // SAFETY: one stream.
