@@ -5,9 +5,9 @@ mod cuda_support;
 
 use cuda_support::{Gpu, Twin, TwoRows, compare, normal};
 use half::{bf16, f16};
-use komt_kernels::Backend;
 use komt_kernels::cuda::CudaAct;
-use komt_softgpu::DeviceSpec;
+use komt_kernels::{Backend, Elem};
+use komt_softgpu::{DeviceSpec, Options};
 
 /// For f32 results of `k` products. The reference adds in order, which costs k / 6 * 2^-48 (see backend_ops.rs). A tensor core
 /// adds 16 products and the sum so far at once and cuts the result off (softgpu: rounds it): k / 16 errors of up to 2^-23 that
@@ -188,12 +188,15 @@ fn real_shape<A: CudaAct>(t: &mut Twin<A>, gpu: &Gpu, rows: usize, n: usize, k: 
     let (x, w) = (t.acts(rows, k, &xs).cuda, t.weight(n, k, &ws).cuda);
     let mut out = t.residual(rows, n, &vec![0.0; rows * n]).cuda;
     t.download(&out);
-    let before = gpu.soft.as_ref().map(|soft| soft.take_launches().len());
+    if let Some(soft) = &gpu.soft {
+        soft.options(&Options { record_launches: true, ..Options::default() });
+        soft.take_launches();
+    }
     t.cuda.matmul_f32(&mut out, &x, &w).unwrap();
 
     let found = t.download(&out);
     let places: Vec<(usize, usize)> = (0..400).map(|i| (i * 7 % rows, i * 7919 % n)).collect();
-    let rounded = |v: f32| f64::from(A::from_f32(v).to_f32());
+    let rounded = |v: f32| f64::from(<A as CudaAct>::from_f32(v).to_f32());
     let dot = |&(r, c): &(usize, usize)| -> f32 {
         (0..k).map(|i| rounded(xs[r * k + i]) * rounded(ws[c * k + i])).sum::<f64>() as f32
     };
@@ -202,7 +205,7 @@ fn real_shape<A: CudaAct>(t: &mut Twin<A>, gpu: &Gpu, rows: usize, n: usize, k: 
     let what = format!("matmul_f32 {rows} rows, [{n}, {k}]");
     compare(&what, &expected, &found, 1, f32_bound(k));
 
-    let (Some(soft), Some(_)) = (&gpu.soft, before) else { return };
+    let Some(soft) = &gpu.soft else { return };
     let launches = soft.take_launches();
     let record = &launches[0];
     let (counters, weight_bytes) = (&record.counters, (n * k * 2) as u64);
