@@ -1,16 +1,30 @@
 //! Executes kernels, one warp at a time in 32-lane vectors, and checks what hardware would let pass.
 
+mod alu;
+mod block;
+mod code;
+mod collective;
 mod complaint;
+mod copies;
 mod counters;
+mod decode;
+mod global;
+mod run;
+mod shared;
+mod transfer;
+mod vector;
+mod warp;
 
 use std::collections::HashMap;
 
 use crate::memory::{Memory, MemoryError};
 use crate::ptx::{Kernel, Module, PtxError, Space};
-use crate::spec::DeviceSpec;
+use block::Block;
+use run::Running;
 
 pub use complaint::{Complaint, ComplaintKind};
 pub use counters::{AllocationUse, ClassCount, Counters};
+pub use run::run;
 
 /// How to run.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,6 +63,8 @@ pub struct LoadedModule {
     pub module: Module,
     /// Global and const variables: (address, bytes).
     globals: HashMap<String, (u64, u64)>,
+    /// By name of the kernel.
+    codes: HashMap<String, code::Code>,
 }
 
 impl LoadedModule {
@@ -70,7 +86,11 @@ impl LoadedModule {
             }
             memory.write(globals[&variable.name].0, &bytes)?;
         }
-        Ok(Self { module, globals })
+        let mut codes = HashMap::new();
+        for kernel in module.kernels.iter().filter(|kernel| kernel.is_entry) {
+            codes.insert(kernel.name.clone(), decode::decode(kernel, &module, &globals)?);
+        }
+        Ok(Self { module, globals, codes })
     }
 
     /// Address and size of a global or const variable.
@@ -99,22 +119,32 @@ pub enum LoadError {
     Ptx(#[from] PtxError),
 }
 
-/// Runs all blocks of a launch. On a complaint, what has been written stays written.
-pub fn run(
-    launch: &Launch<'_>,
-    module: &LoadedModule,
-    memory: &Memory,
-    spec: &DeviceSpec,
-    options: &RunOptions,
-) -> Result<Counters, Complaint> {
-    let _ = (module, memory, spec, options);
-    Err(Complaint::of_launch(launch.kernel, ComplaintKind::Unsupported, "not executed yet".to_owned()))
-}
-
 /// Checks that every instruction is known.
 pub(crate) fn check(module: &Module) -> Result<(), PtxError> {
-    let _ = module;
-    Ok(())
+    let entries = module.kernels.iter().filter(|kernel| kernel.is_entry);
+    entries.map(|kernel| decode::decode(kernel, module, &HashMap::new()).map(drop)).collect()
+}
+
+/// What the generic addresses of shared memory begin with. Their low 32 bits are the address in shared memory.
+const SHARED_BASE: u64 = 1 << 40;
+/// The same for local memory.
+const LOCAL_BASE: u64 = 2 << 40;
+
+/// The space of a generic address.
+fn space_of(addr: u64) -> Space {
+    match addr >> 40 {
+        1 => Space::Shared,
+        2 => Space::Local,
+        _ => Space::Global,
+    }
+}
+
+/// Where dynamic shared memory begins.
+fn dynamic_start(kernel: &Kernel, module: &Module) -> u32 {
+    let (_, end) = shared_layout(kernel, module);
+    let all = module.variables.iter().chain(&kernel.variables);
+    let dynamic = all.filter(|one| one.space == Space::Shared && one.is_extern);
+    end.next_multiple_of(dynamic.map(|one| one.align).max().unwrap_or(1).max(16))
 }
 
 /// Places of the shared variables that a kernel can name, and the bytes they take together; dynamic shared memory begins there,

@@ -240,13 +240,6 @@ impl Shadow {
         Ok(())
     }
 
-    /// Forgets all accesses.
-    pub fn clear(&self) {
-        for page in self.pages.iter() {
-            page.store(0, Relaxed);
-        }
-    }
-
     /// Bytes that the launch read and wrote.
     pub fn distinct(&self, launch: u32) -> (u64, u64) {
         let (mut read, mut written) = (0, 0);

@@ -1,0 +1,462 @@
+//! A kernel of a module -> [`Code`]: registers, constants, places of variables, functions that it calls.
+
+mod alu;
+mod float;
+mod integer;
+mod memory;
+mod sync;
+
+use std::collections::HashMap;
+
+use super::code::{Addr, Code, Initial, Kind, Op, Pred, Slot};
+use super::{LOCAL_BASE, SHARED_BASE};
+use crate::num::Ty;
+use crate::ptx::{Base, Instruction, Kernel, Module, Operand, PtxError, Space};
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Something in the module's text that names a place.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    space: Space,
+    /// Offset in its space; the address for global and const.
+    at: u64,
+}
+
+struct Decoder<'a> {
+    module: &'a Module,
+    globals: &'a HashMap<String, (u64, u64)>,
+    shared: HashMap<String, u32>,
+    /// The kernel, then the functions that it calls: indices into the module.
+    functions: Vec<usize>,
+    /// First instruction of each.
+    starts: Vec<u32>,
+    /// Registers of each.
+    registers: Vec<Vec<Slot>>,
+    /// Parameters and local variables: (function, name) -> place.
+    places: HashMap<(usize, String), Place>,
+    /// The function being decoded.
+    now: usize,
+    consts_w: HashMap<Initial, u32>,
+    consts_d: HashMap<Initial, u32>,
+    classes: HashMap<String, u32>,
+    code: Code,
+}
+
+/// Decodes a kernel. Globals that have no address get 0: good enough to check instructions.
+pub(super) fn decode(
+    kernel: &Kernel,
+    module: &Module,
+    globals: &HashMap<String, (u64, u64)>,
+) -> std::result::Result<Code, PtxError> {
+    let (shared, static_shared_bytes) = super::shared_layout(kernel, module);
+    let code = Code {
+        ops: Vec::new(),
+        places: Vec::new(),
+        classes: Vec::new(),
+        sizes: [0; 3],
+        initial_w: Vec::new(),
+        initial_d: Vec::new(),
+        local_bytes: 0,
+        static_shared_bytes,
+    };
+    let mut decoder = Decoder {
+        module,
+        globals,
+        shared,
+        functions: Vec::new(),
+        starts: Vec::new(),
+        registers: Vec::new(),
+        places: HashMap::new(),
+        now: 0,
+        consts_w: HashMap::new(),
+        consts_d: HashMap::new(),
+        classes: HashMap::new(),
+        code,
+    };
+    decoder.collect(kernel)?;
+    for now in 0..decoder.functions.len() {
+        decoder.now = now;
+        let index = decoder.functions[now];
+        for (at, instruction) in module.kernels[index].body.iter().enumerate() {
+            let op = decoder.op(instruction).map_err(|what| syntax(instruction, what))?;
+            decoder.code.ops.push(op);
+            decoder.code.places.push((index as u32, at as u32));
+        }
+        // Running off the end returns.
+        let end = Op { kind: decoder.end(), guard: None, class: decoder.class("other") };
+        decoder.code.ops.push(end);
+        decoder.code.places.push((index as u32, module.kernels[index].body.len().saturating_sub(1) as u32));
+    }
+    Ok(decoder.code)
+}
+
+fn syntax(instruction: &Instruction, what: String) -> PtxError {
+    PtxError::Syntax { line: instruction.line, what, text: instruction.text.clone() }
+}
+
+impl Decoder<'_> {
+    /// Finds the functions called, and gives registers and variables their places.
+    fn collect(&mut self, kernel: &Kernel) -> std::result::Result<(), PtxError> {
+        let find = |name: &str| self.module.kernels.iter().position(|one| one.name == name);
+        let mut functions: Vec<usize> = find(&kernel.name).into_iter().collect();
+        let mut at = 0;
+        let mut calls = Vec::new();
+        while at < functions.len() {
+            for instruction in
+                self.module.kernels[functions[at]].body.iter().filter(|one| one.opcode == "call")
+            {
+                let (returns, name, args) =
+                    call_parts(instruction).map_err(|what| syntax(instruction, what))?;
+                let callee =
+                    find(&name).ok_or_else(|| syntax(instruction, format!("no function `{name}`")))?;
+                let index = functions.iter().position(|&one| one == callee).unwrap_or_else(|| {
+                    functions.push(callee);
+                    functions.len() - 1
+                });
+                calls.push((at, index, returns, args));
+            }
+            at += 1;
+        }
+        self.functions = functions;
+        let mut start = 0;
+        for now in 0..self.functions.len() {
+            let one = &self.module.kernels[self.functions[now]];
+            self.starts.push(start);
+            start += one.body.len() as u32 + 1;
+            let mut slots = Vec::new();
+            for register in &one.registers {
+                slots.push(self.register(register.bits));
+            }
+            self.registers.push(slots);
+            self.locals(now, one);
+        }
+        // A call's own parameter variables are those of the function: nothing is copied.
+        for (caller, callee, returns, args) in calls {
+            let one = &self.module.kernels[self.functions[callee]];
+            let names = one.returns.iter().chain(one.params.iter().map(|param| &param.1));
+            for (theirs, ours) in names.zip(returns.iter().chain(&args)) {
+                let place = self.places[&(callee, theirs.name.clone())];
+                self.places.insert((caller, ours.clone()), place);
+            }
+        }
+        Ok(())
+    }
+
+    fn locals(&mut self, now: usize, one: &Kernel) {
+        for (offset, param) in one.params.iter().filter(|_| one.is_entry) {
+            let place = Place { space: Space::Param, at: u64::from(*offset) };
+            self.places.insert((now, param.name.clone()), place);
+        }
+        let own = one.variables.iter().filter(|one| matches!(one.space, Space::Local | Space::Param));
+        let params = one.params.iter().map(|param| &param.1).filter(|_| !one.is_entry);
+        for variable in own.chain(params) {
+            let at = self.code.local_bytes.next_multiple_of(variable.align.max(1) as usize);
+            self.code.local_bytes = at + variable.bytes as usize;
+            let place = Place { space: Space::Local, at: at as u64 };
+            self.places.insert((now, variable.name.clone()), place);
+        }
+        // The link register: where a function returns to.
+        if !one.is_entry {
+            let link = self.register(64);
+            if let Some(slots) = self.registers.get_mut(now) {
+                slots.push(link);
+            }
+        }
+    }
+
+    fn register(&mut self, bits: u32) -> Slot {
+        let (file, make): (usize, fn(u32) -> Slot) = match bits {
+            1 => (2, Slot::P),
+            64 => (1, Slot::D),
+            _ => (0, Slot::W),
+        };
+        self.code.sizes[file] += 1;
+        make(self.code.sizes[file] as u32 - 1)
+    }
+
+    fn link(&self, function: usize) -> Result<u32> {
+        match self.registers[function].last() {
+            Some(Slot::D(link)) => Ok(*link),
+            _ => Err("a kernel cannot be called".to_owned()),
+        }
+    }
+
+    fn end(&self) -> Kind {
+        match self.link(self.now) {
+            Ok(link) if self.now > 0 => Kind::Return { link },
+            _ => Kind::Exit,
+        }
+    }
+
+    fn class(&mut self, name: &str) -> u32 {
+        if let Some(&class) = self.classes.get(name) {
+            return class;
+        }
+        self.code.classes.push(name.to_owned());
+        self.classes.insert(name.to_owned(), self.code.classes.len() as u32 - 1);
+        self.code.classes.len() as u32 - 1
+    }
+
+    fn op(&mut self, instruction: &Instruction) -> Result<Op> {
+        let guard = match instruction.guard {
+            Some((register, negated)) => Some(self.predicate(register, negated)?),
+            None => None,
+        };
+        let (kind, class) = self.kind(instruction)?;
+        let class = self.class(&class);
+        Ok(Op { kind, guard, class })
+    }
+
+    /// The instruction and its class.
+    fn kind(&mut self, one: &Instruction) -> Result<(Kind, String)> {
+        let modifiers: Vec<&str> = one.modifiers.iter().map(String::as_str).collect();
+        match one.opcode.as_str() {
+            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "stmatrix" | "cvta" | "isspacep"
+            | "createpolicy" => self.memory(one, &modifiers),
+            "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "shfl"
+            | "vote" | "match" | "redux" | "activemask" | "mma" => self.sync(one, &modifiers),
+            "membar" | "fence" | "griddepcontrol" | "prefetch" | "prefetchu" | "applypriority"
+            | "discard" | "nanosleep" | "pmevent" | "setmaxnreg" => Ok((Kind::Nop, "other".to_owned())),
+            "cvt" => self.convert(one, &modifiers),
+            _ => self.alu(one, &modifiers),
+        }
+    }
+
+    /// A constant or special value in a register of the file for `bits`.
+    fn initial(&mut self, value: Initial, bits: u32) -> Slot {
+        let long = bits > 32;
+        let known = if long { &self.consts_d } else { &self.consts_w };
+        if let Some(&index) = known.get(&value) {
+            return if long { Slot::D(index) } else { Slot::W(index) };
+        }
+        let slot = self.register(if long { 64 } else { 32 });
+        match slot {
+            Slot::D(index) => {
+                self.consts_d.insert(value, index);
+                self.code.initial_d.push((index, value));
+            }
+            Slot::W(index) => {
+                self.consts_w.insert(value, index);
+                self.code.initial_w.push((index, value));
+            }
+            _ => {}
+        }
+        slot
+    }
+
+    fn constant(&mut self, value: u64, bits: u32) -> Slot {
+        let value = if bits >= 64 { value } else { value & ((1 << bits) - 1) };
+        self.initial(Initial::Const(value), bits)
+    }
+
+    fn reg(&self, register: u32) -> Slot {
+        self.registers[self.now][register as usize]
+    }
+
+    fn predicate(&self, register: u32, negated: bool) -> Result<Pred> {
+        match self.reg(register) {
+            Slot::P(index) => Ok(Pred { index, negated }),
+            _ => Err("expected a predicate".to_owned()),
+        }
+    }
+
+    /// A predicate operand; constants become registers that nobody writes.
+    fn pred(&mut self, operand: &Operand) -> Result<Pred> {
+        match operand {
+            Operand::Reg(register) => self.predicate(*register, false),
+            Operand::NotReg(register) => self.predicate(*register, true),
+            _ => Err("expected a predicate".to_owned()),
+        }
+    }
+
+    /// A source of a type, in the register file of that type's width (or of the register's).
+    fn source(&mut self, operand: &Operand, ty: Ty) -> Result<Slot> {
+        let bits = ty.bits();
+        Ok(match operand {
+            Operand::Reg(register) => self.reg(*register),
+            Operand::Int(value) => self.constant(*value, bits),
+            Operand::F32(value) if ty == Ty::F64 => {
+                self.constant(f64::from(f32::from_bits(*value)).to_bits(), 64)
+            }
+            Operand::F32(value) => self.constant(u64::from(*value), bits),
+            Operand::F64(value) if ty == Ty::F32 => {
+                self.constant(u64::from((f64::from_bits(*value) as f32).to_bits()), 32)
+            }
+            Operand::F64(value) => self.constant(*value, bits),
+            Operand::Special(name) => {
+                let value = special(name)?;
+                self.initial(value, bits)
+            }
+            Operand::Symbol(name) => {
+                let at = self.place(name)?.at;
+                self.constant(at, bits)
+            }
+            Operand::Address(Base::Symbol(name), offset) => {
+                let at = self.place(name)?.at.wrapping_add_signed(*offset);
+                self.constant(at, bits)
+            }
+            _ => return Err("an operand of another kind was expected".to_owned()),
+        })
+    }
+
+    fn w(&mut self, operand: &Operand, ty: Ty) -> Result<u32> {
+        match self.source(operand, ty)? {
+            Slot::W(index) => Ok(index),
+            _ => Err("expected a 32-bit operand".to_owned()),
+        }
+    }
+
+    fn d(&mut self, operand: &Operand, ty: Ty) -> Result<u32> {
+        match self.source(operand, ty)? {
+            Slot::D(index) => Ok(index),
+            _ => Err("expected a 64-bit operand".to_owned()),
+        }
+    }
+
+    /// A destination; `_` is a register that nobody reads.
+    fn target(&mut self, operand: &Operand) -> Result<Slot> {
+        match operand {
+            Operand::Reg(register) => Ok(self.reg(*register)),
+            Operand::Sink => Ok(Slot::Sink),
+            _ => Err("the destination must be a register".to_owned()),
+        }
+    }
+
+    fn target_w(&mut self, operand: &Operand) -> Result<u32> {
+        match self.target(operand)? {
+            Slot::W(index) => Ok(index),
+            Slot::Sink => match self.register(32) {
+                Slot::W(index) => Ok(index),
+                _ => Err("no register".to_owned()),
+            },
+            _ => Err("expected a 32-bit destination".to_owned()),
+        }
+    }
+
+    fn place(&self, name: &str) -> Result<Place> {
+        if let Some(place) = self.places.get(&(self.now, name.to_owned())) {
+            return Ok(*place);
+        }
+        if let Some(&at) = self.shared.get(name) {
+            return Ok(Place { space: Space::Shared, at: u64::from(at) });
+        }
+        if let Some(global) = self.globals.get(name) {
+            return Ok(Place { space: Space::Global, at: global.0 });
+        }
+        if self.module.globals().any(|one| one.name == name) {
+            return Ok(Place { space: Space::Global, at: 0 });
+        }
+        Err(format!("unknown name `{name}`"))
+    }
+
+    /// An address, and the space that its symbol tells.
+    fn address(&mut self, operand: &Operand) -> Result<(Addr, Option<Space>)> {
+        let Operand::Address(base, offset) = operand else {
+            return Err("expected an address in brackets".to_owned());
+        };
+        Ok(match base {
+            Base::Reg(register) => (Addr { base: self.reg(*register), offset: *offset }, None),
+            Base::Zero => (Addr { base: Slot::Sink, offset: *offset }, None),
+            Base::Symbol(name) => {
+                let place = self.place(name)?;
+                (Addr { base: Slot::Sink, offset: offset.wrapping_add(place.at as i64) }, Some(place.space))
+            }
+        })
+    }
+
+    fn label(&self, operand: &Operand) -> Result<u32> {
+        let Operand::Symbol(name) = operand else {
+            return Err("expected a label".to_owned());
+        };
+        let kernel = &self.module.kernels[self.functions[self.now]];
+        let at = kernel.labels.get(name).ok_or_else(|| format!("no label `{name}`"))?;
+        Ok(self.starts[self.now] + at)
+    }
+}
+
+/// Results, name and arguments of a call.
+fn call_parts(one: &Instruction) -> Result<(Vec<String>, String, Vec<String>)> {
+    let names = |list: &[Operand]| -> Result<Vec<String>> {
+        let name = |operand: &Operand| match operand {
+            Operand::Symbol(name) => Ok(name.clone()),
+            _ => Err("arguments of calls are `.param` variables".to_owned()),
+        };
+        list.iter().map(name).collect()
+    };
+    match &one.operands[..] {
+        [Operand::Symbol(name)] => Ok((Vec::new(), name.clone(), Vec::new())),
+        [Operand::Symbol(name), Operand::List(args)] => Ok((Vec::new(), name.clone(), names(args)?)),
+        [Operand::List(returns), Operand::Symbol(name)] => Ok((names(returns)?, name.clone(), Vec::new())),
+        [Operand::List(returns), Operand::Symbol(name), Operand::List(args)] => {
+            Ok((names(returns)?, name.clone(), names(args)?))
+        }
+        _ => Err("only direct calls are known".to_owned()),
+    }
+}
+
+fn special(name: &str) -> Result<Initial> {
+    let (base, component) = name.split_once('.').unwrap_or((name, ""));
+    let dim = match component {
+        "x" | "" => 0,
+        "y" => 1,
+        "z" => 2,
+        _ => return Err(format!("unknown register `{name}`")),
+    };
+    Ok(match base {
+        "%tid" => Initial::Tid(dim),
+        "%ntid" => Initial::Ntid(dim),
+        "%ctaid" => Initial::Ctaid(dim),
+        "%nctaid" => Initial::Nctaid(dim),
+        "%laneid" => Initial::Lane,
+        "%warpid" => Initial::Warp,
+        "%nwarpid" => Initial::Warps,
+        "%lanemask_eq" => Initial::Mask(0),
+        "%lanemask_lt" => Initial::Mask(1),
+        "%lanemask_le" => Initial::Mask(2),
+        "%lanemask_gt" => Initial::Mask(3),
+        "%lanemask_ge" => Initial::Mask(4),
+        "%dynamic_smem_size" => Initial::DynamicShared,
+        "%total_smem_size" => Initial::TotalShared,
+        // Times and places say nothing here.
+        "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%smid" => {
+            Initial::Const(0)
+        }
+        "%nsmid" => Initial::Const(1),
+        _ => return Err(format!("unknown register `{name}`")),
+    })
+}
+
+/// What has to be added to an address of a space to make it generic.
+fn window(space: Space) -> Result<u64> {
+    match space {
+        Space::Shared => Ok(SHARED_BASE),
+        Space::Local => Ok(LOCAL_BASE),
+        Space::Global | Space::Const | Space::Generic => Ok(0),
+        Space::Param => Err("generic addresses of parameters are not known".to_owned()),
+    }
+}
+
+/// Takes the modifier off the list if it is there.
+fn take(modifiers: &mut Vec<&str>, name: &str) -> bool {
+    let at = modifiers.iter().position(|one| *one == name);
+    if let Some(at) = at {
+        modifiers.remove(at);
+    }
+    at.is_some()
+}
+
+/// All modifiers must have been understood.
+fn none_left(modifiers: &[&str]) -> Result<()> {
+    match modifiers {
+        [] => Ok(()),
+        [first, ..] => Err(format!("unknown modifier `.{first}`")),
+    }
+}
+
+/// The type that ends the modifiers, taken off.
+fn last_type(modifiers: &mut Vec<&str>) -> Result<Ty> {
+    let ty = modifiers.last().and_then(|name| Ty::from_name(name)).ok_or("expected a type at the end")?;
+    modifiers.pop();
+    Ok(ty)
+}

@@ -1,0 +1,202 @@
+//! Control flow, barriers, exchange between lanes, matrix multiplication.
+
+use super::super::code::{BarMode, Barrier, Kind, ShflMode, Slot, VoteMode};
+use super::{Decoder, Result, call_parts, none_left, take};
+use crate::mma::Mma;
+use crate::num::Ty;
+use crate::ptx::{Instruction, Operand};
+
+impl Decoder<'_> {
+    pub(super) fn sync(&mut self, one: &Instruction, modifiers: &[&str]) -> Result<(Kind, String)> {
+        let modifiers = modifiers.to_vec();
+        let (kind, class) = match one.opcode.as_str() {
+            "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" => {
+                (self.control(one, &modifiers)?, "branch")
+            }
+            "bar" | "barrier" => (self.barrier(one, modifiers)?, "bar"),
+            "shfl" => (self.shfl(one, modifiers)?, "shfl"),
+            "vote" => (self.vote(one, modifiers)?, "vote"),
+            "match" => (self.matching(one, modifiers)?, "vote"),
+            "redux" => (self.redux(one, modifiers)?, "vote"),
+            "activemask" => {
+                (Kind::ActiveMask { d: self.target(one.operands.first().ok_or("no operand")?)? }, "vote")
+            }
+            _ => (self.mma(one, modifiers)?, "mma"),
+        };
+        Ok((kind, class.to_owned()))
+    }
+
+    fn control(&mut self, one: &Instruction, modifiers: &[&str]) -> Result<Kind> {
+        if !modifiers.iter().all(|name| matches!(*name, "uni" | "idx")) {
+            return none_left(modifiers).map(|()| Kind::Nop);
+        }
+        Ok(match (one.opcode.as_str(), &one.operands[..]) {
+            ("bra", [label]) => Kind::Branch { target: self.label(label)? },
+            ("brx", [index, Operand::Symbol(table)]) => {
+                let kernel = &self.module.kernels[self.functions[self.now]];
+                let labels = kernel.targets.get(table).ok_or("no such table of labels")?;
+                let targets = labels.iter().map(|label| self.label(&Operand::Symbol(label.clone())));
+                let targets = targets.collect::<Result<Vec<_>>>()?;
+                Kind::BranchTable { index: self.source(index, Ty::U32)?, targets }
+            }
+            ("call", _) => {
+                let (_, name, _) = call_parts(one)?;
+                let function = self.functions.iter().position(|&f| self.module.kernels[f].name == name);
+                let function = function.ok_or("no such function")?;
+                Kind::Call { target: self.starts[function], link: self.link(function)? }
+            }
+            ("ret", []) => self.end(),
+            ("exit", []) => Kind::Exit,
+            ("trap" | "brkpt", []) => Kind::Trap,
+            _ => return Err("unknown operands".to_owned()),
+        })
+    }
+
+    fn barrier(&mut self, one: &Instruction, mut modifiers: Vec<&str>) -> Result<Kind> {
+        take(&mut modifiers, "cta");
+        take(&mut modifiers, "aligned");
+        let first = modifiers.first().copied().unwrap_or("");
+        if first == "warp" {
+            let [members] = &one.operands[..] else {
+                return Err("expected a mask".to_owned());
+            };
+            return Ok(Kind::WarpBarrier { members: self.source(members, Ty::B32)? });
+        }
+        let mode = match &modifiers[..] {
+            ["sync"] => BarMode::Sync,
+            ["arrive"] => BarMode::Arrive,
+            ["red", "popc", "u32"] => BarMode::Popc,
+            ["red", "and", "pred"] => BarMode::And,
+            ["red", "or", "pred"] => BarMode::Or,
+            _ => return Err("unknown barrier".to_owned()),
+        };
+        let mut operands = one.operands.iter();
+        let mut d = Slot::Sink;
+        if first == "red" {
+            d = self.target(operands.next().ok_or("expected operands")?)?;
+        }
+        let id = self.source(operands.next().ok_or("expected operands")?, Ty::U32)?;
+        let mut rest: Vec<&Operand> = operands.collect();
+        let source = match (first, rest.pop()) {
+            ("red", Some(operand)) => Some(self.pred(operand)?),
+            ("red", None) => return Err("expected a predicate".to_owned()),
+            (_, Some(operand)) => {
+                rest.push(operand);
+                None
+            }
+            _ => None,
+        };
+        let threads = rest.first().map(|operand| self.source(operand, Ty::U32)).transpose()?;
+        if mode == BarMode::Arrive && threads.is_none() {
+            return Err("expected the number of threads".to_owned());
+        }
+        Ok(Kind::Barrier(Barrier { mode, id, threads, source, d }))
+    }
+
+    /// Destination register and predicate of `d|p`.
+    fn register_and_predicate(&mut self, operand: &Operand) -> Result<(Slot, Option<u32>)> {
+        match operand {
+            Operand::Pair(d, p) => Ok((self.reg(*d), Some(self.predicate(*p, false)?.index))),
+            _ => Ok((self.target(operand)?, None)),
+        }
+    }
+
+    fn shfl(&mut self, one: &Instruction, modifiers: Vec<&str>) -> Result<Kind> {
+        let mode = match modifiers[..] {
+            ["sync", "up", "b32"] => ShflMode::Up,
+            ["sync", "down", "b32"] => ShflMode::Down,
+            ["sync", "bfly", "b32"] => ShflMode::Bfly,
+            ["sync", "idx", "b32"] => ShflMode::Idx,
+            _ => return Err("unknown shuffle".to_owned()),
+        };
+        let [to, a, b, c, members] = &one.operands[..] else {
+            return Err("expected five operands".to_owned());
+        };
+        let (d, p) = self.register_and_predicate(to)?;
+        let (a, b) = (self.source(a, Ty::B32)?, self.source(b, Ty::U32)?);
+        let (c, members) = (self.source(c, Ty::U32)?, self.source(members, Ty::B32)?);
+        Ok(Kind::Shfl { mode, d, p, a, b, c, members })
+    }
+
+    fn vote(&mut self, one: &Instruction, modifiers: Vec<&str>) -> Result<Kind> {
+        let mode = match modifiers[..] {
+            ["sync", "all", "pred"] => VoteMode::All,
+            ["sync", "any", "pred"] => VoteMode::Any,
+            ["sync", "uni", "pred"] => VoteMode::Uni,
+            ["sync", "ballot", "b32"] => VoteMode::Ballot,
+            _ => return Err("unknown vote".to_owned()),
+        };
+        let [to, p, members] = &one.operands[..] else {
+            return Err("expected three operands".to_owned());
+        };
+        let (d, p) = (self.target(to)?, self.pred(p)?);
+        Ok(Kind::Vote { mode, d, p, members: self.source(members, Ty::B32)? })
+    }
+
+    fn matching(&mut self, one: &Instruction, modifiers: Vec<&str>) -> Result<Kind> {
+        let (all, ty) = match modifiers[..] {
+            ["any", "sync", ty] => (false, ty),
+            ["all", "sync", ty] => (true, ty),
+            _ => return Err("unknown form".to_owned()),
+        };
+        let ty = Ty::from_name(ty).ok_or("unknown type")?;
+        let [to, a, members] = &one.operands[..] else {
+            return Err("expected three operands".to_owned());
+        };
+        let (d, p) = self.register_and_predicate(to)?;
+        let a = self.source(a, ty)?;
+        Ok(Kind::Match { all, d, p, a, members: self.source(members, Ty::B32)? })
+    }
+
+    fn redux(&mut self, one: &Instruction, modifiers: Vec<&str>) -> Result<Kind> {
+        let f: fn(u32, u32) -> u32 = match modifiers[..] {
+            ["sync", "add", _] => u32::wrapping_add,
+            ["sync", "min", "u32"] => u32::min,
+            ["sync", "max", "u32"] => u32::max,
+            ["sync", "min", "s32"] => |a, b| (a as i32).min(b as i32) as u32,
+            ["sync", "max", "s32"] => |a, b| (a as i32).max(b as i32) as u32,
+            ["sync", "and", "b32"] => |a, b| a & b,
+            ["sync", "or", "b32"] => |a, b| a | b,
+            ["sync", "xor", "b32"] => |a, b| a ^ b,
+            _ => return Err("unknown reduction".to_owned()),
+        };
+        let [to, a, members] = &one.operands[..] else {
+            return Err("expected three operands".to_owned());
+        };
+        let (d, a) = (self.target(to)?, self.source(a, Ty::B32)?);
+        Ok(Kind::Redux { f, d, a, members: self.source(members, Ty::B32)? })
+    }
+
+    fn mma(&mut self, one: &Instruction, mut modifiers: Vec<&str>) -> Result<Kind> {
+        if one.opcode != "mma" {
+            return Err("unknown instruction".to_owned());
+        }
+        let satfinite = take(&mut modifiers, "satfinite");
+        if !(take(&mut modifiers, "sync") && take(&mut modifiers, "row") && take(&mut modifiers, "col")) {
+            return Err("unknown mma".to_owned());
+        }
+        take(&mut modifiers, "aligned");
+        let [shape, d, a, b, c] = modifiers[..] else {
+            return Err("unknown mma".to_owned());
+        };
+        let ty = |name: &str| Ty::from_name(name).ok_or("unknown type".to_owned());
+        let (m, rest) = shape.strip_prefix('m').and_then(|s| s.split_once('n')).ok_or("unknown shape")?;
+        let (n, k) = rest.split_once('k').ok_or("unknown shape")?;
+        let number = |text: &str| text.parse::<u32>().map_err(|_| "unknown shape".to_owned());
+        let form = Mma::new(number(m)?, number(n)?, number(k)?, ty(d)?, ty(a)?, ty(b)?, ty(c)?, satfinite);
+        let form = form.ok_or("a form of mma that is not executed")?;
+        let [d, a, b, c] = &one.operands[..] else {
+            return Err("expected four operands".to_owned());
+        };
+        let d = match d {
+            Operand::Vector(list) => list.iter().map(|one| self.target_w(one)).collect::<Result<Vec<_>>>()?,
+            one => vec![self.target_w(one)?],
+        };
+        let (a, b, c) = (self.vector_w(a)?, self.vector_w(b)?, self.vector_w(c)?);
+        let counts = (form.c_registers(), form.a_registers(), form.b_registers(), form.c_registers());
+        if (d.len(), a.len(), b.len(), c.len()) != counts {
+            return Err("number of registers".to_owned());
+        }
+        Ok(Kind::Mma { form, d, a, b, c })
+    }
+}
