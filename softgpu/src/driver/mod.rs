@@ -259,3 +259,23 @@ fn checked(
     session.run_drawn();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_ours_is_an_unknown_error_and_a_complaint() {
+        let refused = call("cuTest", Needs::Init, |_| Ok(()));
+        assert_eq!(refused, Error::NOT_INITIALIZED.0);
+        let code = call("cuTest", Needs::Nothing, |_| panic!("on purpose"));
+        assert_eq!(code, Error::UNKNOWN.0);
+        assert!(
+            Session::open()
+                .complaints
+                .iter()
+                .any(|text| text.contains("cuTest panicked") && text.contains("on purpose"))
+        );
+        assert_eq!(call("cuTest", Needs::Nothing, |_| Ok(())), 0, "the lock is not poisoned");
+    }
+}

@@ -192,3 +192,51 @@ fn host_functions_run_in_order_and_may_not_call_the_driver() {
     assert_eq!(*SEEN.lock().unwrap(), [refused; 3]);
     assert_eq!(gpu.take_complaints().len(), 3);
 }
+
+#[test]
+fn threads_share_the_driver() {
+    for queue in modes() {
+        let gpu = gpu(80);
+        gpu.options(&Options { queue, ..Options::default() });
+        let bench = Bench::new();
+        std::thread::scope(|scope| {
+            for thread in 0..4u32 {
+                let ctx = &bench.ctx;
+                scope.spawn(move || {
+                    let stream = ctx.new_stream().unwrap();
+                    for round in 0..20 {
+                        let data = vec![thread * 100 + round; 100];
+                        let up = stream.clone_htod(&data).unwrap();
+                        let mut copy = stream.alloc_zeros::<u32>(100).unwrap();
+                        stream.memcpy_dtod(&up, &mut copy).unwrap();
+                        assert_eq!(stream.clone_dtoh(&copy).unwrap(), data);
+                    }
+                });
+            }
+        });
+        bench.ctx.synchronize().unwrap();
+        assert_eq!(gpu.live_allocations(), 0);
+        assert_eq!(gpu.take_complaints(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_is_drawn_is_drawn_again() {
+    let pending = |seed| {
+        let gpu = gpu(80);
+        gpu.options(&Options { queue: QueueMode::Drawn(seed), ..Options::default() });
+        let bench = Bench::new();
+        let mut data = bench.stream.alloc_zeros::<u8>(16).unwrap();
+        let steps: Vec<usize> = (0..40)
+            .map(|_| {
+                bench.stream.memset_zeros(&mut data).unwrap();
+                gpu.pending()
+            })
+            .collect();
+        bench.stream.synchronize().unwrap();
+        steps
+    };
+    assert_eq!(pending(7), pending(7));
+    assert_ne!(pending(7), pending(8));
+    assert!(pending(7).iter().any(|&pending| pending > 0));
+}
