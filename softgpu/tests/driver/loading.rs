@@ -84,7 +84,7 @@ fn an_unknown_instruction_is_named_in_the_log() {
     };
     assert_eq!(loaded, Code::CUDA_ERROR_INVALID_PTX);
     let text = String::from_utf8(log[..values[1] as usize].to_vec()).unwrap();
-    assert!(text.contains("wibble") && text.contains("line 36"), "{text}");
+    assert!(text.contains("wibble") && text.contains("line 34"), "{text}");
     assert!(gpu.take_complaints()[0].contains("wibble"));
     drop(ctx);
 }
