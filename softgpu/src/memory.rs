@@ -66,12 +66,18 @@ pub(crate) struct Allocation {
     pub bytes: u64,
     /// Little-endian, as the device's.
     data: Zeroed<AtomicU64>,
-    /// One byte for each: 1 when written.
-    defined: Zeroed<AtomicU8>,
+    /// One byte for each, eight in a word: 1 when written.
+    defined: Zeroed<AtomicU64>,
     /// Every byte is known to have been written: spares the look at `defined`.
     all_defined: AtomicBool,
     /// Who accessed what in the launch that runs; made at the first access by a kernel.
     shadow: OnceLock<Shadow>,
+}
+
+/// A one in each of `count` bytes from byte `first`.
+#[inline]
+fn bytes_mask(first: usize, count: usize) -> u64 {
+    (0x0101_0101_0101_0101 >> (8 * (8 - count))) << (8 * first)
 }
 
 impl Allocation {
@@ -81,7 +87,7 @@ impl Allocation {
             addr,
             bytes,
             data: Zeroed::new(len.div_ceil(8))?,
-            defined: Zeroed::new(len.next_multiple_of(8))?,
+            defined: Zeroed::new(len.div_ceil(8))?,
             all_defined: AtomicBool::new(false),
             shadow: OnceLock::new(),
         })
@@ -100,36 +106,42 @@ impl Allocation {
         self.shadow.get()
     }
 
+    #[inline]
     fn pointer(&self, offset: usize, width: usize) -> *mut u8 {
         assert!(offset + width <= self.data.len() * 8 && offset.is_multiple_of(width));
         self.data.as_ptr().cast::<u8>().wrapping_add(offset)
     }
 
     /// The atomic under a `u8` of the data.
+    #[inline]
     pub fn atomic8(&self, offset: usize) -> &AtomicU8 {
         // SAFETY: `pointer` checked bounds and alignment; all accesses to `data` are atomic, and it lives as long as `self`.
         unsafe { AtomicU8::from_ptr(self.pointer(offset, 1)) }
     }
 
     /// The atomic under an aligned `u16` of the data.
+    #[inline]
     pub fn atomic16(&self, offset: usize) -> &AtomicU16 {
         // SAFETY: as in `atomic8`.
         unsafe { AtomicU16::from_ptr(self.pointer(offset, 2).cast()) }
     }
 
     /// The atomic under an aligned `u32` of the data.
+    #[inline]
     pub fn atomic32(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: as in `atomic8`.
         unsafe { AtomicU32::from_ptr(self.pointer(offset, 4).cast()) }
     }
 
     /// The atomic under an aligned `u64` of the data.
+    #[inline]
     pub fn atomic64(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: as in `atomic8`.
         unsafe { AtomicU64::from_ptr(self.pointer(offset, 8).cast()) }
     }
 
     /// An aligned element of `width` 1, 2, 4 or 8 bytes.
+    #[inline]
     pub fn load(&self, offset: usize, width: usize) -> u64 {
         match width {
             1 => u64::from(self.atomic8(offset).load(Relaxed)),
@@ -140,6 +152,7 @@ impl Allocation {
     }
 
     /// Stores an aligned element of `width` 1, 2, 4 or 8 bytes.
+    #[inline]
     pub fn store(&self, offset: usize, width: usize, value: u64) {
         match width {
             1 => self.atomic8(offset).store(value as u8, Relaxed),
@@ -150,29 +163,52 @@ impl Allocation {
     }
 
     /// Whether all of the bytes have been written.
+    #[inline]
     pub fn is_defined(&self, offset: usize, bytes: usize) -> bool {
-        self.all_defined.load(Relaxed)
-            || self.defined[offset..offset + bytes].iter().all(|byte| byte.load(Relaxed) == 1)
+        if self.all_defined.load(Relaxed) {
+            return true;
+        }
+        let (mut at, end) = (offset, offset + bytes);
+        while at < end {
+            let word = self.defined[at / 8].load(Relaxed);
+            let upto = end.min(at / 8 * 8 + 8);
+            let wanted = bytes_mask(at % 8, upto - at);
+            if word & wanted != wanted {
+                return false;
+            }
+            at = upto;
+        }
+        true
     }
 
     /// Marks bytes as written, or as holding nothing that may be used.
+    #[inline]
     pub fn mark_defined(&self, offset: usize, bytes: usize, defined: bool) {
         if self.all_defined.load(Relaxed) {
             if defined {
                 return;
             }
             // From here on the bytes tell; they have not been kept while the flag was up.
-            for byte in self.defined.iter() {
-                byte.store(1, Relaxed);
-            }
+            self.defined.iter().for_each(|word| word.store(bytes_mask(0, 8), Relaxed));
             self.all_defined.store(false, Relaxed);
         }
         if defined && bytes as u64 == self.bytes {
             self.all_defined.store(true, Relaxed);
             return;
         }
-        for byte in &self.defined[offset..offset + bytes] {
-            byte.store(u8::from(defined), Relaxed);
+        let (mut at, end) = (offset, offset + bytes);
+        while at < end {
+            let word = &self.defined[at / 8];
+            let upto = end.min(at / 8 * 8 + 8);
+            let mask = bytes_mask(at % 8, upto - at);
+            if upto - at == 8 {
+                word.store(if defined { mask } else { 0 }, Relaxed);
+            } else if defined {
+                word.fetch_or(mask, Relaxed);
+            } else {
+                word.fetch_and(!mask, Relaxed);
+            }
+            at = upto;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::code::{BarMode, Barrier, Code, Kind, Op};
 use super::shared::Shared;
+use super::transfer::Loaded;
 use super::warp::{Exec, FULL, Fault, Place, State, Warp, fault, lanes};
 use super::{ComplaintKind, Running};
 
@@ -44,6 +45,8 @@ pub(super) struct Block<'a> {
     pub counts: Counts,
     /// Number of the block in the grid.
     pub linear: u64,
+    /// Room for the values of a load or store.
+    pub scratch: Option<Box<Loaded>>,
     warps: Vec<Warp>,
     gates: Vec<Gate>,
     id: [u32; 3],
@@ -81,6 +84,7 @@ impl<'a> Block<'a> {
             shared: Shared::new(launch.shared_bytes as usize),
             counts,
             linear: 0,
+            scratch: None,
             warps: (0..threads.div_ceil(32)).map(|index| Warp::new(launch.code, index)).collect(),
             gates: Vec::new(),
             id: [0; 3],

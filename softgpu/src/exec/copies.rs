@@ -72,7 +72,8 @@ impl Block<'_> {
                     }
                 }
             }
-            self.shared.pending[at..at + bytes].iter_mut().for_each(|count| *count = true);
+            self.shared.pending[at..at + bytes].fill(true);
+            self.shared.n_pending += bytes;
             warp.copies.pending.push(one);
         }
         Ok(())
@@ -104,6 +105,7 @@ impl Block<'_> {
         for one in &done {
             let (at, bytes) = (one.to as usize, one.bytes as usize);
             self.shared.pending[at..at + bytes].fill(false);
+            self.shared.n_pending -= bytes;
             self.shared.bytes[at..at + bytes].copy_from_slice(&one.data[..bytes]);
             for byte in 0..bytes {
                 self.shared.defined[at + byte] = (one.defined >> byte & 1) as u8;

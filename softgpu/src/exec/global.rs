@@ -149,14 +149,16 @@ impl Block<'_> {
         let distinct = 1 + used.windows(2).filter(|pair| pair[0] != pair[1]).count();
         self.counts.global_sectors += distinct as u64;
         let total = u64::from(mask.count_ones()) * bytes as u64;
-        // Nearly always, all lanes are in one allocation.
-        for lane in lanes(mask) {
-            let used = &mut self.counts.allocations[found[lane].0];
-            if is_load {
-                used.0 += bytes as u64;
-            } else {
-                used.1 += bytes as u64;
-            }
+        let first = found[mask.trailing_zeros() as usize].0;
+        let together = lanes(mask).all(|lane| found[lane].0 == first);
+        let mut count = |index: usize, bytes: u64| {
+            let used = &mut self.counts.allocations[index];
+            *(if is_load { &mut used.0 } else { &mut used.1 }) += bytes;
+        };
+        if together {
+            count(first, total);
+        } else {
+            lanes(mask).for_each(|lane| count(found[lane].0, bytes as u64));
         }
         if is_load {
             self.counts.load_bytes += total;

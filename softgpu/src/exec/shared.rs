@@ -12,6 +12,8 @@ pub(super) struct Shared {
     pub defined: Vec<u8>,
     /// Bytes that an unfinished copy will write.
     pub pending: Vec<bool>,
+    /// How many those are.
+    pub n_pending: usize,
     pub shadow: Option<Shadow>,
     /// Number of the block among those that used this memory, as the shadow's launch.
     pub stamp: u32,
@@ -23,6 +25,7 @@ impl Shared {
             bytes: vec![0; bytes],
             defined: vec![0; bytes],
             pending: vec![false; bytes],
+            n_pending: 0,
             shadow: Shadow::new(bytes),
             stamp: 0,
         }
@@ -32,6 +35,7 @@ impl Shared {
     pub fn start(&mut self) {
         self.defined.fill(0);
         self.pending.fill(false);
+        self.n_pending = 0;
         self.stamp += 1;
     }
 
@@ -91,7 +95,9 @@ impl Block<'_> {
         if !self.launch.checks {
             return Ok(());
         }
-        if let Some(first) = self.shared.pending[at..at + bytes].iter().position(|pending| *pending) {
+        if self.shared.n_pending > 0
+            && let Some(first) = self.shared.pending[at..at + bytes].iter().position(|pending| *pending)
+        {
             return self.shared_pending(at + first, lane);
         }
         let access = self.access(warp, self.shared.stamp);
@@ -118,7 +124,9 @@ impl Block<'_> {
         if !self.launch.checks {
             return Ok(());
         }
-        if let Some(first) = self.shared.pending[at..at + bytes].iter().position(|pending| *pending) {
+        if self.shared.n_pending > 0
+            && let Some(first) = self.shared.pending[at..at + bytes].iter().position(|pending| *pending)
+        {
             return self.shared_pending(at + first, lane);
         }
         match self.shared.shadow.as_ref().map(|shadow| shadow.write(access, at, bytes)) {
@@ -144,6 +152,13 @@ impl Block<'_> {
 
 /// The most different words that a bank has to give.
 pub(super) fn passes(at: &[u64; 32], group: u32, bytes: usize) -> u64 {
+    let first = at[group.trailing_zeros() as usize & 31];
+    // Threads side by side, or all at one place: by far the most frequent.
+    if lanes(group).all(|lane| at[lane] == first)
+        || lanes(group).enumerate().all(|(n, lane)| at[lane] == first + (n * bytes) as u64)
+    {
+        return 1;
+    }
     let mut first = [u64::MAX; BANKS];
     let mut more: Vec<u64> = Vec::new();
     for lane in lanes(group) {

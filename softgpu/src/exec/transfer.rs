@@ -21,7 +21,8 @@ fn extend(ty: Ty, value: u64) -> u64 {
 }
 
 /// Values loaded: one vector for each register, and where they are defined.
-struct Loaded {
+#[derive(Default)]
+pub(super) struct Loaded {
     values: [D; 8],
     defined: [u32; 8],
 }
@@ -51,7 +52,8 @@ impl Block<'_> {
 
     pub(super) fn load(&mut self, warp: &mut Warp, one: &Transfer, mask: u32) -> Exec {
         let mut addrs = warp.addresses(&one.addr, mask)?;
-        let mut out = Loaded { values: [[0; 32]; 8], defined: [FULL; 8] };
+        let mut out = self.scratch.take().unwrap_or_default();
+        out.defined = [FULL; 8];
         for (space, mask) in Self::by_space(one.space, &mut addrs, mask) {
             if mask == 0 {
                 continue;
@@ -73,6 +75,7 @@ impl Block<'_> {
                 slot => warp.set(*slot, &values.map(|value| extend(one.ty, value)), mask, defined),
             }
         }
+        self.scratch = Some(out);
         Ok(())
     }
 
@@ -94,6 +97,12 @@ impl Block<'_> {
         for lane in lanes(mask) {
             let (index, offset) = found[lane];
             let allocation = &self.launch.view.live[index];
+            if all_defined && width == 4 {
+                for at in 0..one.registers.len() {
+                    out.values[at][lane] = u64::from(allocation.atomic32(offset + at * 4).load(Relaxed));
+                }
+                continue;
+            }
             for at in 0..one.registers.len() {
                 let place = offset + at * width;
                 out.values[at][lane] = allocation.load(place, width);
@@ -206,7 +215,8 @@ impl Block<'_> {
 
     pub(super) fn store(&mut self, warp: &mut Warp, one: &Transfer, mask: u32) -> Exec {
         let mut addrs = warp.addresses(&one.addr, mask)?;
-        let mut from = Loaded { values: [[0; 32]; 8], defined: [FULL; 8] };
+        let mut from = self.scratch.take().unwrap_or_default();
+        from.defined = [FULL; 8];
         for (at, slot) in one.registers.iter().enumerate() {
             (from.values[at], from.defined[at]) = (warp.get(*slot), warp.defined(*slot));
         }
@@ -231,6 +241,7 @@ impl Block<'_> {
                 _ => self.store_global(warp, one, &addrs, mask, &from)?,
             }
         }
+        self.scratch = Some(from);
         Ok(())
     }
 

@@ -6,8 +6,9 @@
 //! itself is unordered, and of two different ones at least one is other than itself.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
 
 /// Types for which all bytes zero is a value.
@@ -131,32 +132,41 @@ pub(crate) struct Clash {
     pub other_warp: u32,
 }
 
-/// The entries of one piece of memory.
-pub(crate) struct Shadow {
+/// Entries at one granularity.
+struct Entries {
     writers: Zeroed<AtomicU32>,
     readers: [Zeroed<AtomicU32>; 2],
     /// For each page: twice the number of the launch that its entries are of, plus one while they are being reset.
     pages: Zeroed<AtomicU32>,
+    /// Entries of a page.
+    per_page: usize,
 }
 
-impl Shadow {
-    /// For so many bytes; `None` when the host has not enough memory.
-    pub fn new(bytes: usize) -> Option<Self> {
+impl Entries {
+    fn new(len: usize, per_page: usize) -> Option<Self> {
         Some(Self {
-            writers: Zeroed::new(bytes)?,
-            readers: [Zeroed::new(bytes)?, Zeroed::new(bytes)?],
-            pages: Zeroed::new(bytes.div_ceil(PAGE))?,
+            writers: Zeroed::new(len)?,
+            readers: [Zeroed::new(len)?, Zeroed::new(len)?],
+            pages: Zeroed::new(len.div_ceil(per_page))?,
+            per_page,
         })
     }
 
     /// Makes the entries those of this launch.
     #[inline]
-    fn touch(&self, offset: usize, bytes: usize, launch: u32) {
-        for page in offset / PAGE..(offset + bytes).div_ceil(PAGE) {
+    fn touch(&self, range: &Range<usize>, launch: u32) {
+        for page in range.start / self.per_page..range.end.div_ceil(self.per_page) {
             while self.pages[page].load(Acquire) != launch * 2 {
                 self.reset(page, launch);
             }
         }
+    }
+
+    /// Whether any entry may be of this launch.
+    #[inline]
+    fn is_touched(&self, range: &Range<usize>, launch: u32) -> bool {
+        let pages = range.start / self.per_page..range.end.div_ceil(self.per_page);
+        self.pages[pages].iter().any(|page| page.load(Acquire) == launch * 2)
     }
 
     #[cold]
@@ -170,13 +180,82 @@ impl Shadow {
             std::hint::spin_loop();
             return;
         }
-        let end = self.writers.len().min((page + 1) * PAGE);
+        let end = self.writers.len().min((page + 1) * self.per_page);
         for entries in [&self.writers, &self.readers[0], &self.readers[1]] {
-            for entry in &entries[page * PAGE..end] {
+            for entry in &entries[page * self.per_page..end] {
                 entry.store(0, Relaxed);
             }
         }
         self.pages[page].store(launch * 2, Release);
+    }
+
+    /// Checks a load against writers; the entry that clashes and its place.
+    #[inline]
+    fn check_read(&self, access: &Access<'_>, range: Range<usize>) -> Result<(), (usize, u32)> {
+        for (at, writer) in self.writers[range.clone()].iter().enumerate() {
+            let writer = writer.load(Relaxed);
+            if writer != 0 && access.is_unordered(writer) {
+                return Err((range.start + at, writer));
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn note_read(&self, access: &Access<'_>, range: Range<usize>) {
+        for (at, reader) in self.readers[0][range.clone()].iter().enumerate() {
+            let first = reader.load(Relaxed);
+            if first == access.entry {
+                continue;
+            }
+            // A slot is ours when it is free, of our own warp, or of one whose access is before ours.
+            if first >> 11 == access.entry >> 11 || !access.is_unordered(first) {
+                reader.store(access.entry, Relaxed);
+            } else {
+                self.readers[1][range.start + at].store(access.entry, Relaxed);
+            }
+        }
+    }
+
+    /// Checks a store against writers and readers: place, entry, and whether the other wrote.
+    #[inline]
+    fn check_write(&self, access: &Access<'_>, range: Range<usize>) -> Result<(), (usize, u32, bool)> {
+        for at in range {
+            let writer = self.writers[at].load(Relaxed);
+            if access.is_unordered(writer) {
+                return Err((at, writer, true));
+            }
+            for readers in &self.readers {
+                let reader = readers[at].load(Relaxed);
+                if access.is_unordered(reader) {
+                    return Err((at, reader, false));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn note_write(&self, access: &Access<'_>, range: Range<usize>) {
+        for writer in &self.writers[range] {
+            writer.store(access.entry, Relaxed);
+        }
+    }
+}
+
+/// The entries of one piece of memory: by words of four bytes, and by bytes for accesses that are not of whole words. What is told of a
+/// word holds for each of its bytes.
+pub(crate) struct Shadow {
+    words: Entries,
+    bytes: OnceLock<Option<Entries>>,
+    len: usize,
+}
+
+impl Shadow {
+    /// For so many bytes; `None` when the host has not enough memory.
+    pub fn new(bytes: usize) -> Option<Self> {
+        let words = Entries::new(bytes.div_ceil(4), PAGE / 4)?;
+        Some(Self { words, bytes: OnceLock::new(), len: bytes })
     }
 
     fn clash(access: &Access<'_>, offset: usize, other: u32, other_wrote: bool) -> Clash {
@@ -189,67 +268,159 @@ impl Shadow {
         }
     }
 
-    /// A plain load of bytes.
+    /// The entries of bytes, if any is of this launch.
+    #[inline]
+    fn bytes_if_touched(&self, range: &Range<usize>, launch: u32) -> Option<&Entries> {
+        let entries = self.bytes.get()?.as_ref()?;
+        entries.is_touched(range, launch).then_some(entries)
+    }
+
+    /// A load of bytes.
     #[inline]
     pub fn read(&self, access: &Access<'_>, offset: usize, bytes: usize) -> Result<(), Clash> {
-        self.touch(offset, bytes, access.launch);
-        let end = offset + bytes;
-        let writers = &self.writers[offset..end];
-        let first = &self.readers[0][offset..end];
-        for at in 0..bytes {
-            let writer = writers[at].load(Relaxed);
-            if access.is_unordered(writer) {
-                return Err(Self::clash(access, offset + at, writer, true));
+        let range = offset..offset + bytes;
+        let words = offset / 4..range.end.div_ceil(4);
+        self.words.touch(&words, access.launch);
+        let clash = |(at, other): (usize, u32)| Self::clash(access, at, other, true);
+        self.words
+            .check_read(access, words.clone())
+            .map_err(|(at, other)| clash(((at * 4).max(offset), other)))?;
+        if offset.is_multiple_of(4) && bytes.is_multiple_of(4) {
+            self.words.note_read(access, words);
+            return match self.bytes_if_touched(&range, access.launch) {
+                Some(entries) => Self::read_bytes(entries, access, range, false),
+                None => Ok(()),
+            };
+        }
+        match self.bytes.get_or_init(|| Entries::new(self.len, PAGE)) {
+            Some(entries) => {
+                entries.touch(&range, access.launch);
+                Self::read_bytes(entries, access, range, true)
             }
-            let reader = first[at].load(Relaxed);
-            if reader != access.entry {
-                self.note_reader(access, offset + at, reader);
-            }
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of pages that the launch has not touched are not looked at.
+    #[cold]
+    fn read_bytes(
+        entries: &Entries,
+        access: &Access<'_>,
+        range: Range<usize>,
+        note: bool,
+    ) -> Result<(), Clash> {
+        entries.touch(&range, access.launch);
+        let checked = entries.check_read(access, range.clone());
+        checked.map_err(|(at, other)| Self::clash(access, at, other, true))?;
+        if note {
+            entries.note_read(access, range);
         }
         Ok(())
     }
 
+    /// A store of bytes.
     #[inline]
-    fn note_reader(&self, access: &Access<'_>, at: usize, first: u32) {
-        // A slot is ours when it is free, of our own warp, or of one whose access is before ours.
-        let same_warp = |other: u32| other >> 11 == access.entry >> 11;
-        if same_warp(first) || !access.is_unordered(first) {
-            self.readers[0][at].store(access.entry, Relaxed);
-        } else {
-            self.readers[1][at].store(access.entry, Relaxed);
+    pub fn write(&self, access: &Access<'_>, offset: usize, bytes: usize) -> Result<(), Clash> {
+        let range = offset..offset + bytes;
+        let words = offset / 4..range.end.div_ceil(4);
+        self.words.touch(&words, access.launch);
+        let checked = self.words.check_write(access, words.clone());
+        checked.map_err(|(at, other, wrote)| Self::clash(access, (at * 4).max(offset), other, wrote))?;
+        if offset.is_multiple_of(4) && bytes.is_multiple_of(4) {
+            self.words.note_write(access, words);
+            return match self.bytes_if_touched(&range, access.launch) {
+                Some(entries) => Self::write_bytes(entries, access, range, false),
+                None => Ok(()),
+            };
+        }
+        match self.bytes.get_or_init(|| Entries::new(self.len, PAGE)) {
+            Some(entries) => Self::write_bytes(entries, access, range, true),
+            None => Ok(()),
         }
     }
 
-    /// A plain store of bytes.
-    #[inline]
-    pub fn write(&self, access: &Access<'_>, offset: usize, bytes: usize) -> Result<(), Clash> {
-        self.touch(offset, bytes, access.launch);
-        for at in offset..offset + bytes {
-            let writer = self.writers[at].load(Relaxed);
-            if access.is_unordered(writer) {
-                return Err(Self::clash(access, at, writer, true));
-            }
-            for readers in &self.readers {
-                let reader = readers[at].load(Relaxed);
-                if access.is_unordered(reader) {
-                    return Err(Self::clash(access, at, reader, false));
-                }
-            }
-            self.writers[at].store(access.entry, Relaxed);
+    #[cold]
+    fn write_bytes(
+        entries: &Entries,
+        access: &Access<'_>,
+        range: Range<usize>,
+        note: bool,
+    ) -> Result<(), Clash> {
+        entries.touch(&range, access.launch);
+        let checked = entries.check_write(access, range.clone());
+        checked.map_err(|(at, other, wrote)| Self::clash(access, at, other, wrote))?;
+        if note {
+            entries.note_write(access, range);
         }
         Ok(())
     }
 
     /// Bytes that the launch read and wrote.
     pub fn distinct(&self, launch: u32) -> (u64, u64) {
-        let (mut read, mut written) = (0, 0);
-        for page in (0..self.pages.len()).filter(|&page| self.pages[page].load(Relaxed) == launch * 2) {
-            let range = page * PAGE..self.writers.len().min((page + 1) * PAGE);
-            let used =
-                |entries: &[AtomicU32]| entries.iter().filter(|entry| entry.load(Relaxed) != 0).count();
-            read += used(&self.readers[0][range.clone()]) as u64;
-            written += used(&self.writers[range]) as u64;
+        let is_used = |entries: &Entries, which: usize, at: usize| {
+            let list = if which == 0 { &entries.readers[0] } else { &entries.writers };
+            entries.pages[at / entries.per_page].load(Relaxed) == launch * 2 && list[at].load(Relaxed) != 0
+        };
+        let bytes = self.bytes.get().and_then(Option::as_ref);
+        let mut sums = [0, 0];
+        for page in 0..self.len.div_ceil(PAGE) {
+            let range = page * PAGE..self.len.min((page + 1) * PAGE);
+            let fine = bytes.filter(|entries| entries.pages[page].load(Relaxed) == launch * 2);
+            if self.words.pages[page].load(Relaxed) != launch * 2 && fine.is_none() {
+                continue;
+            }
+            for (which, sum) in sums.iter_mut().enumerate() {
+                *sum += match fine {
+                    None => {
+                        let words = range.start / 4..range.end.div_ceil(4);
+                        let whole = words.filter(|&at| is_used(&self.words, which, at)).count() * 4;
+                        whole.min(range.len()) as u64
+                    }
+                    Some(fine) => {
+                        let used =
+                            |at: &usize| is_used(&self.words, which, at / 4) || is_used(fine, which, *at);
+                        range.clone().filter(used).count() as u64
+                    }
+                };
+            }
         }
-        (read, written)
+        (sums[0], sums[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(warp: u32, clock: u32, seen: &[u32; 32]) -> Access<'_> {
+        Access { entry: Access::entry(0, warp, clock), seen, launch: 1 }
+    }
+
+    #[test]
+    fn a_barrier_orders_and_nothing_else_does() {
+        let (shadow, unseen) = (Shadow::new(64).unwrap_or_else(|| unreachable!()), [0; 32]);
+        let mut seen = [0; 32];
+        seen[3] = 1;
+        assert_eq!(shadow.write(&access(3, 1, &unseen), 8, 8), Ok(()));
+        assert_eq!(shadow.read(&access(3, 1, &unseen), 8, 8), Ok(()));
+        let clash = shadow.read(&access(0, 1, &unseen), 4, 8);
+        assert!(clash.is_err_and(|clash| clash.offset == 8 && clash.other_warp == 3 && clash.other_wrote));
+        assert_eq!(shadow.read(&access(0, 2, &seen), 8, 8), Ok(()));
+        // Warp 3 has not seen the reader.
+        assert!(shadow.write(&access(3, 2, &unseen), 12, 4).is_err_and(|clash| !clash.other_wrote));
+        assert_eq!(shadow.distinct(1), (8, 8));
+    }
+
+    #[test]
+    fn neighbours_in_a_word_do_not_clash() {
+        let (shadow, unseen) = (Shadow::new(64).unwrap_or_else(|| unreachable!()), [0; 32]);
+        assert_eq!(shadow.write(&access(0, 1, &unseen), 0, 2), Ok(()));
+        assert_eq!(shadow.write(&access(1, 1, &unseen), 2, 2), Ok(()));
+        assert!(shadow.write(&access(1, 1, &unseen), 1, 1).is_err());
+        assert!(shadow.read(&access(2, 1, &unseen), 0, 4).is_err());
+        assert_eq!(shadow.distinct(1), (4, 4));
+        let next = Access { launch: 2, ..access(2, 1, &unseen) };
+        assert_eq!(shadow.write(&next, 0, 4), Ok(()));
+        assert_eq!(shadow.distinct(2), (0, 4));
     }
 }
