@@ -1,11 +1,11 @@
 //! [`Model`]: a model directory, loaded.
 
+use crate::Device;
 use crate::files::TensorFiles;
 use crate::model::Mistral;
 use crate::options::generation_config;
 use crate::runner::{Capacity, Run, Runner};
 use crate::{Config, EngineOptions, Error, GenerateOptions, Result, weights};
-use crate::Device;
 use komt_kernels::Backend;
 use komt_tokenize::Tokenizer;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 use super::nvrtc::{Image, Nvrtc};
 use super::{CudaAct, Source, cache, library};
 use crate::{Error, Result, ops};
+use std::cmp::Reverse;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,14 +96,14 @@ impl Compiler {
 
     /// The images of `sources`, in their order, with the seconds that each took.
     pub(super) fn compile(&self, sources: &[&Source]) -> Result<Vec<(Image, f64)>> {
+        // The longest first, so that no thread is left with them.
+        let mut order: Vec<usize> = (0..sources.len()).collect();
+        order.sort_by_key(|&i| Reverse(sources[i].text.len()));
         let next = AtomicUsize::new(0);
         let images = Mutex::new((0..sources.len()).map(|_| None).collect::<Vec<_>>());
         let work = || {
-            while let Some((i, source)) = {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                sources.get(i).map(|source| (i, source))
-            } {
-                let image = self.one(source);
+            while let Some(&i) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let image = self.one(sources[i]);
                 images.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(image);
             }
         };

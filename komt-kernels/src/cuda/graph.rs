@@ -13,7 +13,6 @@ use crate::Result;
 use cudarc::driver::{result, sys};
 use komt_cache::StepDims;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -111,19 +110,6 @@ impl<A: CudaAct> Cuda<A> {
         done
     }
 
-    fn in_mode(&mut self, mode: Mode, body: Body<'_, A>) -> Result<()> {
-        self.mode = mode;
-        // A panic is a shape that does not fit: the device and the lock are left in order.
-        let done = catch_unwind(AssertUnwindSafe(|| body(self)));
-        self.mode = Mode::Idle;
-        done.unwrap_or_else(|panic| {
-            if mode == Mode::Record {
-                let _ = self.end_capture();
-            }
-            resume_unwind(panic)
-        })
-    }
-
     fn record_step(&mut self, key: Option<StepDims>, body: Body<'_, A>) -> Result<()> {
         let stream = self.shared.stream.handle;
         // Of this thread alone: others may allocate meanwhile.
@@ -133,7 +119,7 @@ impl<A: CudaAct> Cuda<A> {
             let error = self.shared.context.failed("cuStreamBeginCapture", error);
             return self.without_recordings(error, body);
         }
-        let done = self.in_mode(Mode::Record, body);
+        let done = self.in_mode(Mode::Record, &mut *body);
         let graph = match (done, self.end_capture()) {
             (Ok(()), Ok(graph)) => graph,
             (Ok(()), Err(error)) => return self.without_recordings(error, body),
@@ -166,7 +152,7 @@ impl<A: CudaAct> Cuda<A> {
         }
     }
 
-    fn end_capture(&self) -> Result<sys::CUgraph> {
+    pub(super) fn end_capture(&self) -> Result<sys::CUgraph> {
         // SAFETY: the stream lives, and a capture was begun.
         unsafe { result::stream::end_capture(self.shared.stream.handle) }
             .map_err(|error| self.shared.context.failed("cuStreamEndCapture", error))

@@ -1,7 +1,7 @@
 //! What an operation says of its kernels, and how it launches them.
 
 use super::kernels::Kernel;
-use super::{Cuda, CudaAct, Shared};
+use super::{Cuda, CudaAct, Mode, Shared};
 use crate::{Error, Result};
 use cudarc::driver::{DriverError, result};
 use std::ffi::c_void;
@@ -53,8 +53,9 @@ impl<A: CudaAct> Cuda<A> {
         grid: Grid,
         mut params: P,
     ) -> Result<()> {
-        let shared = self.shared.clone();
-        let _work = self.work(&shared)?;
+        assert!(self.mode != Mode::Idle, "{kernel}: launched by no operation");
+        let shared = &self.shared;
+        shared.context.check_alive()?;
         let Kernel { function, max_shared_bytes } = shared.kernels.get(kernel);
         assert!(
             grid.shared_bytes <= max_shared_bytes,

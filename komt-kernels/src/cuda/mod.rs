@@ -34,6 +34,7 @@ use kernels::Kernels;
 pub(crate) use launch::{Grid, KernelSpec, Params, Source};
 pub use options::{CudaCache, CudaOptions};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use transfer::Staging;
@@ -122,7 +123,7 @@ pub struct CudaCounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Idle,
-    /// It is launched as it is; this thread has the context's [`Work`].
+    /// It, or a single operation, is launched as it is; this thread has the context's [`Work`].
     Step,
     /// It is recorded.
     Record,
@@ -231,7 +232,24 @@ impl<A: CudaAct> Cuda<A> {
             (doing.op, doing.replayed) = (op, false);
             doing.step = doing.step.filter(|_| self.mode != Mode::Idle);
         });
-        run(self)
+        match self.mode {
+            Mode::Idle => self.in_mode(Mode::Step, run),
+            Mode::Step | Mode::Record => run(self),
+        }
+    }
+
+    /// Runs a body in another mode, and returns from it in any case: a panic is a shape that does not fit, a bug of the
+    /// caller, and the device is to work still.
+    fn in_mode(&mut self, mode: Mode, body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let before = std::mem::replace(&mut self.mode, mode);
+        let done = catch_unwind(AssertUnwindSafe(|| body(self)));
+        self.mode = before;
+        done.unwrap_or_else(|panic| {
+            if mode == Mode::Record {
+                let _ = self.end_capture();
+            }
+            resume_unwind(panic)
+        })
     }
 
     /// The right to call the driver, which a step under way has got already.
