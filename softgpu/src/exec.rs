@@ -121,8 +121,8 @@ pub enum LoadError {
 
 /// Checks that every instruction is known.
 pub(crate) fn check(module: &Module) -> Result<(), PtxError> {
-    let entries = module.kernels.iter().filter(|kernel| kernel.is_entry);
-    entries.map(|kernel| decode::decode(kernel, module, &HashMap::new()).map(drop)).collect()
+    let mut entries = module.kernels.iter().filter(|kernel| kernel.is_entry);
+    entries.try_for_each(|kernel| decode::decode(kernel, module, &HashMap::new()).map(drop))
 }
 
 /// What the generic addresses of shared memory begin with. Their low 32 bits are the address in shared memory.

@@ -276,7 +276,8 @@ impl<'a> Block<'a> {
             | Kind::Match { members, .. }
             | Kind::Redux { members, .. }
             | Kind::WarpBarrier { members } => warp.members(*members, mask)?,
-            Kind::Barrier(_) => warp.live,
+            // PTX wants all threads of the warp. Hardware lets those go that have ended; we do not.
+            Kind::Barrier(_) => warp.threads,
             _ => FULL,
         };
         if !self.gather(warp, members, mask)? {
@@ -432,8 +433,8 @@ impl<'a> Block<'a> {
             _ if gate.arrived == 0 => false,
             Some(threads) => gate.arrived.count_ones() * 32 >= threads,
             None => {
-                let living = self.warps.iter().filter(|warp| warp.state != State::Done);
-                living.fold(true, |all, warp| all && gate.arrived >> warp.index & 1 == 1)
+                let mut living = self.warps.iter().filter(|warp| warp.state != State::Done);
+                living.all(|warp| gate.arrived >> warp.index & 1 == 1)
             }
         };
         if !complete {

@@ -34,9 +34,12 @@ impl Block<'_> {
             if index == usize::MAX || addr < start || addr + bytes > end {
                 let Some(hit) = self.launch.view.find(addr, bytes) else {
                     let error = self.launch.view.why_not(addr, bytes);
-                    let freed = matches!(error, MemoryError::Freed { .. });
-                    let kind = if freed { ComplaintKind::UseAfterFree } else { ComplaintKind::OutOfBounds };
-                    return fault(kind, 1 << lane, error.to_string());
+                    let (kind, near) = match error {
+                        MemoryError::Freed { near, .. } => (ComplaintKind::UseAfterFree, near),
+                        MemoryError::OutOfBounds { near, .. } => (ComplaintKind::OutOfBounds, near),
+                        other => (ComplaintKind::OutOfBounds, other.to_string()),
+                    };
+                    return fault(kind, 1 << lane, format!("{bytes} bytes at {addr:#x}, {near}"));
                 };
                 let allocation = &self.launch.view.live[hit];
                 (index, start, end) = (hit, allocation.addr, allocation.addr + allocation.bytes);

@@ -83,6 +83,8 @@ fn refuse(launch: &Launch<'_>, shared_bytes: u32, spec: &DeviceSpec) -> Option<S
 
 /// Runs all blocks of a launch. On a complaint, what has been written stays written; of several complaints, that of the lowest
 /// block is told.
+// A launch has one result: its size matters to nobody.
+#[allow(clippy::result_large_err)]
 pub fn run(
     launch: &Launch<'_>,
     module: &LoadedModule,

@@ -118,7 +118,7 @@ pub(super) fn narrow(name: &str, ty: Ty) -> Option<WFn> {
             "neg" => w!(|a, _b, _c| a ^ 0x8000_0000),
             "max" => w!(|a, b, _c| {
                 let key = |x: u32| (x as i32) ^ (((x as i32) >> 31) as u32 >> 1) as i32;
-                if f(a).is_nan() { canonical(f(b)) } else if f(b).is_nan() { a } else if key(a) >= key(b) { a } else { b }
+                if f(a).is_nan() { canonical(f(b)) } else if f(b).is_nan() || key(a) >= key(b) { a } else { b }
             }),
             _ => return None,
         },

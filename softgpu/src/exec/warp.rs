@@ -54,6 +54,8 @@ pub(super) struct Warp {
     pub carry: u32,
     /// In the block.
     pub index: u32,
+    /// Lanes that are threads of the block.
+    pub threads: u32,
     /// Lanes that have not ended.
     pub live: u32,
     /// Lanes that execute at `pc`.
@@ -98,6 +100,7 @@ impl Warp {
             p_defined: vec![0; code.sizes[2]],
             carry: 0,
             index,
+            threads: 0,
             live: 0,
             active: 0,
             waiting: 0,
@@ -148,7 +151,7 @@ impl Warp {
         let threads: u32 = place.block.iter().product();
         let mine = threads - (self.index * 32).min(threads);
         self.live = if mine >= 32 { FULL } else { (1 << mine) - 1 };
-        self.active = self.live;
+        (self.threads, self.active) = (self.live, self.live);
         (self.waiting, self.stuck, self.carry, self.pc, self.next) = (0, 0, 0, 0, u32::MAX);
         self.state = State::Ready;
         self.clock = 1;
