@@ -120,14 +120,13 @@ impl<A: CudaAct> Cuda<A> {
             return self.without_recordings(error, body);
         }
         let done = self.in_mode(Mode::Record, &mut *body);
-        let graph = match (done, self.end_capture()) {
-            (Ok(()), Ok(graph)) => graph,
-            (Ok(()), Err(error)) => return self.without_recordings(error, body),
-            (Err(error), graph) => {
-                // SAFETY: the graph was just made.
-                let _ = graph.map(|graph| unsafe { result::graph::destroy(graph) });
-                return Err(error);
-            }
+        if let Err(error) = done {
+            self.abandon_capture();
+            return Err(error);
+        }
+        let graph = match self.end_capture() {
+            Ok(graph) => graph,
+            Err(error) => return self.without_recordings(error, body),
         };
         let context = self.shared.context.clone();
         // SAFETY: the graph was just made; it is not needed once it is instantiated.
@@ -152,7 +151,12 @@ impl<A: CudaAct> Cuda<A> {
         }
     }
 
-    pub(super) fn end_capture(&self) -> Result<sys::CUgraph> {
+    pub(super) fn abandon_capture(&self) {
+        // SAFETY: the graph was just made.
+        let _ = self.end_capture().map(|graph| unsafe { result::graph::destroy(graph) });
+    }
+
+    fn end_capture(&self) -> Result<sys::CUgraph> {
         // SAFETY: the stream lives, and a capture was begun.
         unsafe { result::stream::end_capture(self.shared.stream.handle) }
             .map_err(|error| self.shared.context.failed("cuStreamEndCapture", error))

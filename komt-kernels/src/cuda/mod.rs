@@ -212,11 +212,6 @@ impl<A: CudaAct> Cuda<A> {
         self.device().sm_count
     }
 
-    /// Compute capability, (major, minor).
-    pub(crate) fn arch(&self) -> (u32, u32) {
-        self.device().arch
-    }
-
     /// Scratch memory, 256-byte aligned: address and bytes (32 MiB). Kernels run one after the other, and an operation's
     /// launches are not interleaved with another's: what an operation leaves there is its own until it returns.
     pub(crate) fn workspace(&self) -> (u64, usize) {
@@ -246,7 +241,7 @@ impl<A: CudaAct> Cuda<A> {
         self.mode = before;
         done.unwrap_or_else(|panic| {
             if mode == Mode::Record {
-                let _ = self.end_capture();
+                self.abandon_capture();
             }
             resume_unwind(panic)
         })

@@ -2,6 +2,7 @@
 //! finds version 12 by name alone.
 
 use libloading::Library;
+use std::error::Error;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
@@ -91,7 +92,7 @@ impl Nvrtc {
         // initialisers run.
         let library = unsafe { Library::new(name) }.map_err(|error| match is_name {
             true => "not found by the loader".into(),
-            false => error.to_string(),
+            false => error.source().map_or_else(|| error.to_string(), ToString::to_string),
         })?;
         let functions = Functions::load(&library)?;
         let mut version = (0, 0);

@@ -38,7 +38,7 @@ pub(crate) fn run<A: CudaAct>(
     attn: AttnShape,
 ) -> Result<()> {
     check(qkv, kv, step, inv_freq.len(), attn);
-    assert!(attn.head_dim % 16 == 0 && attn.head_dim <= 128, "rope_store: {attn:?}");
+    assert!(attn.head_dim.is_multiple_of(16) && attn.head_dim <= 128, "rope_store: {attn:?}");
     // Few rows are spread over several blocks each, an item a thread; with many rows, one block makes the sines once.
     let items = (attn.n_heads + attn.n_kv_heads) * attn.head_dim / 16 + attn.kv_dim() / 8;
     let per_row = if qkv.rows <= 64 { items.div_ceil(128) } else { 1 };
