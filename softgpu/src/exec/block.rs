@@ -252,7 +252,7 @@ impl<'a> Block<'a> {
             Kind::CopyAsync(copy) => self.copy_async(warp, copy, mask)?,
             Kind::CopyCommit => self.copy_commit(warp, mask),
             Kind::CopyWait(groups) => self.copy_wait(warp, *groups, mask)?,
-            Kind::ActiveMask { d } => warp.set(*d, &[u64::from(warp.active); 32], mask, FULL),
+            Kind::ActiveMask { d } => warp.set(*d, &[u64::from(mask); 32], mask, FULL),
             Kind::Nop => {}
             kind => return self.collective(warp, kind, op, mask),
         }

@@ -2,6 +2,7 @@
 
 mod alu;
 mod float;
+mod forms;
 mod integer;
 mod memory;
 mod sync;
@@ -203,6 +204,7 @@ impl Decoder<'_> {
             Some((register, negated)) => Some(self.predicate(register, negated)?),
             None => None,
         };
+        self.check_form(instruction)?;
         let (kind, class) = self.kind(instruction)?;
         let class = self.class(&class);
         Ok(Op { kind, guard, class })

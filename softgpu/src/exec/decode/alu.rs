@@ -19,6 +19,10 @@ impl Decoder<'_> {
             "testp" => return self.testp(one, modifiers),
             _ => {}
         }
+        if one.opcode == "prmt" && modifiers.len() == 2 {
+            // The one whose mode follows the type.
+            modifiers.swap(0, 1);
+        }
         if modifiers.last() == Some(&"f32x2") {
             return self.float_pair(one, modifiers);
         }
@@ -192,8 +196,19 @@ impl Decoder<'_> {
             return Err("unknown comparison".to_owned());
         };
         let cmp = Cmp::from_name(name).ok_or("unknown comparison")?;
-        let yes = if to == Ty::F32 { u64::from(1f32.to_bits()) } else { 0xffff_ffff };
-        let f = move |a, b, _| if num::compare(cmp, ty, ftz, a, b) { yes } else { 0 };
+        let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+        let yes: u64 = match to {
+            Ty::F32 => 0x3f80_0000,
+            Ty::F16 | Ty::F16x2 => 0x3c00,
+            Ty::Bf16 | Ty::Bf16x2 => 0x3f80,
+            Ty::U32 | Ty::S32 => 0xffff_ffff,
+            _ => return Err("unknown type".to_owned()),
+        };
+        if pair != matches!(to, Ty::F16x2 | Ty::Bf16x2) {
+            return Err("pairs are compared into pairs".to_owned());
+        }
+        let half = move |a, b| if num::compare(cmp, ty, ftz, a, b) { yes } else { 0 };
+        let f = move |a: u64, b: u64, _| half(a, b) | if pair { half(a >> 16, b >> 16) << 16 } else { 0 };
         self.scalar(one, &[ty, ty], Box::new(f))
     }
 
@@ -210,9 +225,14 @@ impl Decoder<'_> {
     fn slct(&mut self, one: &Instruction, mut modifiers: Vec<&str>) -> Result<Kind> {
         let by = last_type(&mut modifiers)?;
         let ty = last_type(&mut modifiers)?;
+        let ftz = take(&mut modifiers, "ftz");
         none_left(&modifiers)?;
+        let single = move |c: u64| {
+            let c = f32::from_bits(c as u32);
+            if ftz { num::flush_f32(c) } else { c }
+        };
         let f = move |a, b, c: u64| {
-            let first = if by == Ty::F32 { f32::from_bits(c as u32) >= 0.0 } else { (c as u32 as i32) >= 0 };
+            let first = if by == Ty::F32 { single(c) >= 0.0 } else { (c as u32 as i32) >= 0 };
             if first { a } else { b }
         };
         self.scalar(one, &[ty, ty, by], Box::new(f))

@@ -151,7 +151,7 @@ impl Decoder<'_> {
         let [to, a, b, c, Operand::Int(lut)] = &one.operands[..] else {
             return Err("expected five operands, the last a number".to_owned());
         };
-        let lut = *lut as u8;
+        let lut = u8::try_from(*lut).map_err(|_| "the table has 8 bits")?;
         let s = [self.source(a, Ty::B32)?, self.source(b, Ty::B32)?, self.source(c, Ty::B32)?];
         let f = Box::new(move |a, b, c| u64::from(num::lop3(a as u32, b as u32, c as u32, lut)));
         Ok(Kind::Scalar { f, d: self.target(to)?, s })
