@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use komt_cache::{PAD_SLOT, StepPlan};
 use komt_kernels::cuda::CudaAct;
 use komt_kernels::{AttnShape, Backend, StepCapacity};
+use komt_softgpu::Options;
 
 /// Runs a generic test on each architecture, in the 16-bit type that models use there; sm_80 has both.
 macro_rules! on_each {
@@ -234,6 +235,7 @@ fn rope_store_by_eye() {
 fn small_operations_move_their_rows_once() {
     let Some(gpu) = Gpu::open(80) else { return };
     let Some(soft) = &gpu.soft else { return };
+    soft.options(&Options { record_launches: true, ..Options::default() });
     let mut t = gpu.twin::<bf16>();
     let (n, dim, hidden_dim) = (2, 4096, 14336);
     let attn = AttnShape { n_heads: 32, n_kv_heads: 8, head_dim: 128, window: None };

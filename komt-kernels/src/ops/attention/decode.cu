@@ -165,8 +165,11 @@ template <u32 HEAD_DIM> struct Merge {
     float max[WARPS][HEADS], sum[WARPS][HEADS];
 
     // Where unit u (4 numbers) of a head lies: eight lanes of a store have heads 0, 2, 4, 6 and units u, u + 2, and this
-    // sends them to eight different groups of banks. (head_dim 96: the last third meets in pairs.)
-    static DEVICE u32 place(u32 head, u32 u) { return u ^ (head / 2 % 2 + head / 4 * 4); }
+    // sends them to eight different groups of banks; after the last 64 numbers units u, u + 1.
+    static DEVICE u32 place(u32 head, u32 u) {
+        const bool whole = u < HEAD_DIM / 64 * 16;
+        return u ^ (whole ? head / 2 % 2 + head / 4 * 4 : head / 2 * 2);
+    }
 
     DEVICE void put(const Warp<HEAD_DIM> &w) {
         const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;

@@ -53,21 +53,23 @@ DEVICE void sin_cos(float x, float &sin, float &cos) {
     if ((quarter + 1) & 2) cos = -cos;
 }
 
-// Where cos(i) lies in shared memory, sin(i) 64 after it: an item reads i .. i + 8 as two float4, and the items of a
-// quarter-warp then read consecutive ones (8 apart they would meet in the same banks).
+// Where cos(i) lies in shared memory, sin(i) SINES after it: an item reads i .. i + 8 as two float4, and the items of a
+// quarter-warp then read consecutive ones (8 apart they would meet in the same banks); the second ones begin 48 after the
+// first, not 32, so that a warp that stores 32 numbers reaches all banks.
+constexpr u32 SECOND = 48, SINES = 80;
 DEVICE u32 place(u32 i) {
-    return (i & 4) * 8 + i / 8 * 4 + i % 4;
+    return (i & 4) / 4 * SECOND + i / 8 * 4 + i % 4;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStoreParams p) {
-    __shared__ __align__(16) float turn[128]; // cosines, sines
+    __shared__ __align__(16) float turn[2 * SINES]; // cosines, sines
     const u32 r = blockIdx.x, half = p.head_dim / 2, pieces = half / 8;
     const u32 q_dim = p.n_heads * p.head_dim, kv_dim = p.n_kv_heads * p.head_dim;
     if (threadIdx.x < half) {
         float sin, cos;
         sin_cos(float(p.positions[r]) * p.inv_freq[threadIdx.x], sin, cos);
         turn[place(threadIdx.x)] = cos;
-        turn[place(threadIdx.x) + 64] = sin;
+        turn[place(threadIdx.x) + SINES] = sin;
     }
     __syncthreads();
 
@@ -92,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStore
         unpack8(b, *reinterpret_cast<const uint4 *>(at + half));
 #pragma unroll
         for (u32 i = 0; i < 8; i += 4) {
-            const float4 c4 = *reinterpret_cast<const float4 *>(turn + i * 8 + piece * 4);
-            const float4 s4 = *reinterpret_cast<const float4 *>(turn + 64 + i * 8 + piece * 4);
+            const float4 c4 = *reinterpret_cast<const float4 *>(turn + i / 4 * SECOND + piece * 4);
+            const float4 s4 = *reinterpret_cast<const float4 *>(turn + SINES + i / 4 * SECOND + piece * 4);
             const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
 #pragma unroll
             for (u32 j = 0; j < 4; j++) {
