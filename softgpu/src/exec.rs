@@ -74,6 +74,9 @@ impl LoadedModule {
         for variable in module.globals() {
             let addr = memory.alloc(u64::from(variable.bytes.max(1))).ok_or(LoadError::OutOfMemory)?;
             globals.insert(variable.name.clone(), (addr, u64::from(variable.bytes)));
+            if variable.space == Space::Const {
+                memory.make_constant(addr);
+            }
         }
         for variable in module.globals() {
             let mut bytes = variable.init.clone().unwrap_or_default();

@@ -70,6 +70,8 @@ pub(crate) struct Allocation {
     defined: Zeroed<AtomicU64>,
     /// Every byte is known to have been written: spares the look at `defined`.
     all_defined: AtomicBool,
+    /// Constant memory: kernels do not write it.
+    constant: AtomicBool,
     /// Who accessed what in the launch that runs; made at the first access by a kernel.
     shadow: OnceLock<Shadow>,
 }
@@ -89,8 +91,14 @@ impl Allocation {
             data: Zeroed::new(len.div_ceil(8))?,
             defined: Zeroed::new(len.div_ceil(8))?,
             all_defined: AtomicBool::new(false),
+            constant: AtomicBool::new(false),
             shadow: OnceLock::new(),
         })
+    }
+
+    /// Whether kernels must not write it.
+    pub fn is_constant(&self) -> bool {
+        self.constant.load(Relaxed)
     }
 
     /// The race shadow; `None` when the host has no memory for it.
@@ -331,6 +339,13 @@ impl Memory {
         map.used_bytes += rounded;
         map.live.insert(addr, Arc::new(allocation));
         Some(addr)
+    }
+
+    /// Makes an allocation constant for kernels; the host still writes it.
+    pub(crate) fn make_constant(&self, addr: u64) {
+        if let Some(allocation) = self.map().live.get(&addr) {
+            allocation.constant.store(true, Relaxed);
+        }
     }
 
     /// Frees an allocation; its addresses are never handed out again.

@@ -150,7 +150,6 @@ impl<'a> Block<'a> {
             pc,
             fault,
         });
-        let ended = warp.state == State::Done;
         self.warps[index] = warp;
         located?;
         if self.steps > self.launch.max_instructions {
@@ -158,11 +157,9 @@ impl<'a> Block<'a> {
             let fault = Box::new(Fault { kind: ComplaintKind::Deadlock, lane: 0, detail: what });
             return Err(Located { fault, thread: self.warps[index].thread(block, 0), block: self.id, pc });
         }
-        // Who has ended is not waited for.
-        if ended || self.warps[index].state != State::Ready {
-            for gate in 0..self.gates.len() {
-                self.open(gate);
-            }
+        // Who has ended is not waited for; who only arrived still runs.
+        for gate in 0..self.gates.len() {
+            self.open(gate);
         }
         Ok(())
     }

@@ -87,6 +87,8 @@ pub(super) struct Atomic {
     pub b: Slot,
     pub c: Slot,
     pub f: ScalarFn,
+    /// `exch`: what was there before does not matter.
+    pub replaces: bool,
 }
 
 /// An asynchronous copy.

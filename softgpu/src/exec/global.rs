@@ -100,7 +100,16 @@ impl Block<'_> {
         if !self.launch.checks {
             return Ok(());
         }
-        let Some(shadow) = self.launch.view.live[index].shadow() else {
+        let allocation = &self.launch.view.live[index];
+        if writes && allocation.is_constant() {
+            let place = allocation.describe(allocation.addr + offset as u64);
+            return fault(
+                ComplaintKind::OutOfBounds,
+                1 << lane,
+                format!("a store to constant memory, {place}"),
+            );
+        }
+        let Some(shadow) = allocation.shadow() else {
             return Ok(());
         };
         let result =

@@ -327,7 +327,7 @@ impl Block<'_> {
                         let known = self.shared.is_defined(at, one.bytes);
                         defined &= !(u32::from(!known) << lane);
                         self.shared.store(at, one.bytes, (one.f)(old[lane], b[lane], c[lane]));
-                        let known = known && given >> lane & 1 == 1;
+                        let known = (known || one.replaces) && given >> lane & 1 == 1;
                         self.shared.defined[at..at + one.bytes].fill(u8::from(known));
                     }
                 }
@@ -379,8 +379,9 @@ impl Block<'_> {
                     u64::from(allocation.atomic16(offset).fetch_update(Relaxed, Relaxed, next).unwrap_or(0))
                 }
             };
-            if given >> lane & 1 == 0 {
-                allocation.mark_defined(offset, one.bytes, false);
+            let given = given >> lane & 1 == 1;
+            if !given || one.replaces && !known {
+                allocation.mark_defined(offset, one.bytes, given);
             }
         }
         Ok(defined)

@@ -126,7 +126,7 @@ impl Decoder<'_> {
             ("cas", None) => return Err("expected four operands".to_owned()),
             _ => Slot::Sink,
         };
-        let atomic = Atomic { space, bytes: ty.bytes() as usize, d, addr, b, c, f };
+        let atomic = Atomic { space, bytes: ty.bytes() as usize, d, addr, b, c, f, replaces: name == "exch" };
         Ok((Kind::Atomic(atomic), format!("atom.{}", name_of(space))))
     }
 
