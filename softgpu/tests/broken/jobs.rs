@@ -82,8 +82,8 @@ pub fn turn(memory: &Memory) -> Job {
     )
 }
 
-pub fn leave(memory: &Memory) -> Job {
-    first_40(memory, "leave", words(40, |t| 42 - t))
+pub fn turn_only(memory: &Memory) -> Job {
+    first_40(memory, "turn_only", words(40, |t| 42 - t))
 }
 
 pub fn scale(memory: &Memory) -> Job {

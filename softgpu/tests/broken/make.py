@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 
 # Forms of each file. For compute_100 and up NVRTC has another front end: other opcodes for the same source.
 FORMS = {
-    "reduce": ([80, 100], ["missing_first_barrier", "missing_barrier", "barrier_of_warps_only", "divergent_barrier"]),
+    "reduce": ([80, 100], ["missing_first_barrier", "missing_barrier", "barrier_of_warps_only", "divergent_barrier", "early_return"]),
     "scale": ([80, 100], ["off_by_one", "dropped_guard", "misaligned_load"]),
     "copy": ([80, 100], ["missing_wait", "missing_barrier", "dropped_zero_fill", "misaligned"]),
     "pipeline": (
@@ -34,6 +34,7 @@ FORMS = {
             "two_lanes_one_place",
             "missing_warp_barrier",
             "not_atomic",
+            "read_beside_atomics",
             "overlap",
             "missing_global_barrier",
         ],
@@ -86,7 +87,7 @@ def compile_to_ptx(nvrtc, name, arch, macros):
 def main():
     default = HERE.parents[2] / "target/cuda/lib/libnvrtc.so.12"
     nvrtc = ctypes.CDLL(sys.argv[1] if len(sys.argv) > 1 else str(default))
-    for old in HERE.glob("*.ptx"):
+    for old in HERE.glob("*.*.*.ptx"):
         old.unlink()
     for name, (archs, forms) in FORMS.items():
         for arch in archs:

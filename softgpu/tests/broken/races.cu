@@ -25,10 +25,12 @@ extern "C" __global__ void histogram(const u32 *in, u32 *out) {
 #ifdef NOT_ATOMIC
     count[in[t]] += 1; // caught: not_atomic
 #else
-    atomicAdd(&count[in[t]], 1);
+    atomicAdd(&count[in[t]], 1); // caught: read_beside_atomics
 #endif
+#ifndef READ_BESIDE_ATOMICS
     __syncthreads();
-    if (t < 32) out[t] = count[t];
+#endif
+    if (t < 32) out[t] = count[t]; // caught: read_beside_atomics
 }
 
 // The sum over all blocks.

@@ -43,12 +43,14 @@ extern "C" __global__ void turn(const u32 *in, u32 *out, u32 n) {
     out[t] = x[(t + 1) % 64];
 }
 
-// Threads past the end leave before the barrier, which waits for those that are left: no fault.
-extern "C" __global__ void leave(const u32 *in, u32 *out, u32 n) {
+// Turns them around and no more. Hardware lets threads go that have ended; PTX wants whole warps at a barrier, and so do we.
+extern "C" __global__ void turn_only(const u32 *in, u32 *out, u32 n) {
     __shared__ u32 x[64];
     const u32 t = threadIdx.x;
+#ifdef EARLY_RETURN
     if (t >= n) return;
-    x[t] = in[t];
-    __syncthreads();
-    out[t] = x[n - 1 - t];
+#endif
+    if (t < n) x[t] = in[t];
+    __syncthreads(); // caught: early_return
+    if (t < n) out[t] = x[n - 1 - t];
 }
