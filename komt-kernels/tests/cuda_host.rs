@@ -3,11 +3,11 @@
 
 mod cuda_support;
 
-use cuda_support::{Gpu, Twin, bound, compare, normal, options};
+use cuda_support::{Gpu, Twin, compare, normal, options, table as page_table};
 use half::{bf16, f16};
-use komt_cache::StepDims;
+use komt_cache::{Logits, PagePool, StepDims, StepPlan};
 use komt_kernels::cuda::{CudaAct, CudaCounts, CudaWeight};
-use komt_kernels::{Backend, Cuda, HostWeight, Result, Rows, WeightFormat};
+use komt_kernels::{Backend, Cuda, Error, HostWeight, Result, Rows, StepCapacity, WeightFormat};
 
 #[test]
 fn device_in_words() {
@@ -118,6 +118,40 @@ fn weights_keep_their_values_in_f16() {
     weights_keep_their_values::<f16>(75);
 }
 
+/// Longer than the pinned memory: rows at its seams, and everywhere.
+#[test]
+fn long_weights() {
+    const ROWS: usize = 140_000;
+    const COLS: usize = 64;
+    let Some(gpu) = Gpu::open(80) else { return };
+    let mut t = gpu.twin::<f16>();
+    let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 4001) as f32 / 16.0 - 125.0; // exact in all formats
+    let numbers: Vec<f32> = (0..ROWS * COLS).map(value).collect();
+    let load = |cuda: &mut Cuda<f16>, numbers: &[f32]| {
+        let (first, rest) = numbers.split_at(3 * COLS);
+        let parts = [bytemuck::cast_slice(first), bytemuck::cast_slice(rest)];
+        cuda.load_weight(HostWeight { rows: ROWS, cols: COLS, format: WeightFormat::F32, parts: &parts })
+    };
+    let table = load(&mut t.cuda, &numbers).unwrap();
+
+    let ids: Vec<u32> = (0..64).map(|i| (i * (ROWS - 1) / 63) as u32).collect();
+    let mut plan = StepPlan::new(4);
+    plan.push(&page_table(&mut PagePool::new(4), 4, 64), 0, &ids, Logits::None);
+    let capacity = StepCapacity { max_tokens: 64, max_seqs: 1, max_logits: 1, table_len: 4 };
+    let step = t.step(&plan, capacity).cuda;
+    let mut x = t.residual(64, COLS, &[0.0; 64 * COLS]).cuda;
+    t.cuda.embed(&mut x, &table, &step).unwrap();
+    let expected: Vec<f32> =
+        ids.iter().flat_map(|&id| (0..COLS).map(move |c| value(id as usize * COLS + c))).collect();
+    assert_eq!(t.download(&x), expected);
+
+    let mut wrong = numbers.clone();
+    (wrong[ROWS * COLS - 70], wrong[ROWS * COLS - 1]) = (1e6, f32::NEG_INFINITY);
+    let error = load(&mut t.cuda, &wrong).map(drop).unwrap_err();
+    let Error::WeightRange { row, col, value, .. } = error else { panic!("{error:?}") };
+    assert_eq!((row, col, value), (ROWS - 2, COLS - 6, 1e6));
+}
+
 /// `x += x . w^T` and `h = norm(x)`, over and over: a step that changes what it reads.
 struct Model<A: CudaAct> {
     x: Rows<Cuda<A>, f32>,
@@ -187,7 +221,7 @@ fn replayed_steps_are_the_eager_ones() {
         cuda.record(dims(6), &mut |cuda| {
             n += 1;
             cuda.rms_norm(&mut model.h, &model.x, &model.norm, 1e-5)?;
-            Err(komt_kernels::Error::Stopped { op: "test", reason: n.to_string() })
+            Err(Error::Stopped { op: "test", reason: n.to_string() })
         })
     };
     fails(cuda).unwrap_err();
@@ -285,5 +319,4 @@ fn a_panic_in_a_step() {
         assert!(panic.is_err());
     }
     assert_eq!(model.run(&mut t.cuda, 1, 5, dims(ROWS)).unwrap(), expected);
-    let _ = bound::<bf16>();
 }

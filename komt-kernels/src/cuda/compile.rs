@@ -147,3 +147,47 @@ impl Compiler {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    /// Where `tools/fetch-cuda` puts it; skipped where it has not been run, as the tests in `tests/` are.
+    fn nvrtc() -> Option<PathBuf> {
+        let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cuda/lib");
+        fetched.exists().then_some(fetched)
+    }
+
+    #[test]
+    fn what_does_not_compile_is_told_with_its_line() {
+        let Some(nvrtc) = nvrtc() else { return eprintln!("SKIPPED: tools/fetch-cuda has not been run") };
+        let compiler = Compiler::new::<bf16>(12090, (8, 0), Some(&nvrtc), None).expect("a compiler");
+        let good = Source { name: "good.cu", text: "extern \"C\" __global__ void f() {}", kernels: &[] };
+        let bad = Source { name: "matmul/bad.cu", text: "\nint x = y;", kernels: &[] };
+        assert!(compiler.compile(&[&good]).is_ok());
+        let error = compiler.compile(&[&good, &bad]).map(|_| ()).expect_err("an error").to_string();
+        for part in ["matmul/bad.cu for sm_80", "matmul/bad.cu(2): error", "identifier \"y\" is undefined"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_device_gets_the_newest_code_below_it() {
+        let Some(nvrtc) = nvrtc() else { return eprintln!("SKIPPED: tools/fetch-cuda has not been run") };
+        let compiler = |arch| Compiler::new::<bf16>(12090, arch, Some(&nvrtc), None).expect("a compiler");
+        assert_eq!(compiler((8, 6)).arch, 86);
+        assert_eq!(compiler((8, 8)).arch, 87);
+        assert!(compiler((8, 8)).makes_code_for((8, 8)));
+        let newest = compiler((99, 0));
+        assert!(newest.arch >= 120 && !newest.makes_code_for((99, 0)), "its PTX is what runs there");
+    }
+
+    #[test]
+    fn a_compiler_newer_than_the_driver() {
+        let Some(nvrtc) = nvrtc() else { return eprintln!("SKIPPED: tools/fetch-cuda has not been run") };
+        let error = Compiler::new::<bf16>(11040, (8, 0), Some(&nvrtc), None).expect_err("an error");
+        assert!(matches!(error, Error::DriverTooOld { .. }), "{error:?}");
+        assert!(error.to_string().contains("NVRTC 12"), "{error}");
+    }
+}

@@ -6,9 +6,11 @@ use crate::{Elem, Error, HostWeight, Result, WeightFormat};
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 use cudarc::driver::{result, sys};
 use half::{bf16, f16};
-use rayon::prelude::*;
 use std::ffi::c_void;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 /// 2 x 8 MiB: a copy that long runs at the bus's full speed, and the memory is not missed.
 const HALF_BYTES: usize = 8 << 20;
@@ -112,16 +114,36 @@ impl Drop for Staging {
     }
 }
 
-/// What one task copies or converts: long runs for the disk behind a mapped file.
-const BLOCK_BYTES: usize = 256 << 10;
+/// Bytes that are worth a thread.
+const TASK_BYTES: usize = 1 << 20;
+
+/// Runs `task` on pieces of `to` and the pieces of `from` (`size` bytes an element) that belong to them, with the piece's
+/// first element, in threads of its own: with locks in its hands, this one must not take up a pool's other work.
+fn in_pieces<T: Send, R: Send>(
+    to: &mut [T],
+    from: &[u8],
+    size: usize,
+    task: impl Fn(usize, &mut [T], &[u8]) -> R + Sync,
+) -> Vec<R> {
+    const MAX_THREADS: usize = 8; // they saturate the memory of most machines
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+    let threads = cores.min(from.len() / TASK_BYTES);
+    if threads <= 1 {
+        return vec![task(0, to, from)];
+    }
+    let len = to.len().div_ceil(threads);
+    thread::scope(|scope| {
+        let pieces = to.chunks_mut(len).zip(from.chunks(len * size)).enumerate();
+        let task = &task;
+        let tasks: Vec<_> =
+            pieces.map(|(i, (to, from))| scope.spawn(move || task(i * len, to, from))).collect();
+        let done = tasks.into_iter().map(|task| task.join());
+        done.map(|done| done.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
 
 fn copy(to: &mut [u8], from: &[u8]) {
-    if to.len() <= BLOCK_BYTES {
-        return to.copy_from_slice(from); // a step's plan: not worth another thread
-    }
-    to.par_chunks_mut(BLOCK_BYTES)
-        .zip(from.par_chunks(BLOCK_BYTES))
-        .for_each(|(to, from)| to.copy_from_slice(from));
+    in_pieces(to, from, 1, |_, to, from| to.copy_from_slice(from));
 }
 
 /// Sends a matrix to `data`, converted to `A`.
@@ -176,9 +198,7 @@ fn each<A: CudaAct, const N: usize>(
     from: &[u8],
     widen: impl Fn([u8; N]) -> f32 + Sync,
 ) -> Converted {
-    const BLOCK: usize = BLOCK_BYTES / 4;
-    let blocks = to.par_chunks_mut(BLOCK).zip(from.par_chunks(BLOCK * N)).enumerate();
-    let bad = blocks.filter_map(|(block, (to, from))| {
+    let bad = in_pieces(to, from, N, |start, to, from| {
         let (numbers, _) = from.as_chunks::<N>();
         let mut is_bad = false;
         for (to, number) in to.iter_mut().zip(numbers) {
@@ -186,13 +206,10 @@ fn each<A: CudaAct, const N: usize>(
             is_bad |= to.is_infinite();
         }
         // Looked for again only where there is one: the loop above stays free of branches.
-        let i = if is_bad { to.iter().position(|number| number.is_infinite())? } else { return None };
-        Some((block * BLOCK + i, widen(numbers[i])))
+        let i = if is_bad { to.iter().position(|number| number.is_infinite()) } else { None };
+        i.map(|i| (start + i, widen(numbers[i])))
     });
-    match bad.min_by_key(|(i, _)| *i) {
-        Some(bad) => Err(bad),
-        None => Ok(()),
-    }
+    bad.into_iter().flatten().next().map_or(Ok(()), Err)
 }
 
 /// Copies the start of `src` to `dst`, and waits until it is there.
