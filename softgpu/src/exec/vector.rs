@@ -1,5 +1,9 @@
 //! Arithmetic on whole warps: the instructions of inner loops. The others go lane by lane through `num`.
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 use super::code::{D, DFn, NarrowFn, ShiftFn, W, WFn, WideFn};
 use crate::num::{Cmp, Ty};
 

@@ -1,8 +1,10 @@
 //! `cvt` (PTX ISA 9.7.9.21).
 
 use super::int::{extend, mask};
-use super::round::{BF16, F16, F32, Format, TF32, flush_f32, round_f64, to_odd, widen};
-use super::{Round, Ty, small};
+use super::round::{
+    BF16, F16, F32, Format, TF32, f32_to_bf16, f32_to_f16, flush_f32, round_f64, to_odd, widen,
+};
+use super::{Round, Ty};
 
 /// Modifiers of a `cvt`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,6 +25,14 @@ pub struct Conversion {
 /// Packed destinations: [`convert_packed`].
 #[inline]
 pub fn convert(to: Ty, from: Ty, mode: &Conversion, a: u64) -> u64 {
+    // The roundings of inner loops, without the generic way.
+    if from == Ty::F32 && *mode == Conversion::default() {
+        match to {
+            Ty::Bf16 => return u64::from(f32_to_bf16(f32::from_bits(a as u32))),
+            Ty::F16 => return u64::from(f32_to_f16(f32::from_bits(a as u32))),
+            _ => {}
+        }
+    }
     match (from.is_float(), to.is_float()) {
         (false, false) => int_to_int(to, from, mode.sat, a),
         (false, true) => int_to_float(to, from, mode, a),
@@ -92,7 +102,6 @@ fn pack(to: Ty, x: f64, mode: &Conversion) -> u64 {
     }
     match to {
         Ty::F32 if mode.ftz => u64::from(flush_f32(f32::from_bits(bits)).to_bits()),
-        Ty::F16 if mode.ftz && mode.sat => u64::from(small::flush_bits(bits as u16, F16, false)),
         Ty::Tf32 => u64::from(bits << 13),
         _ => u64::from(bits),
     }

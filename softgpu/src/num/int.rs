@@ -295,10 +295,9 @@ pub fn fns(mask: u32, base: u32, offset: i32) -> u32 {
 pub fn lop3(a: u32, b: u32, c: u32, lut: u8) -> u32 {
     let mut out = 0;
     for row in 0..8u32 {
-        if lut >> row & 1 == 1 {
-            let pick = |x: u32, bit: u32| if row >> bit & 1 == 1 { x } else { !x };
-            out |= pick(a, 2) & pick(b, 1) & pick(c, 0);
-        }
+        // Masks, no branches: the table differs from call to call.
+        let pick = |x: u32, bit: u32| if row >> bit & 1 == 1 { x } else { !x };
+        out |= pick(a, 2) & pick(b, 1) & pick(c, 0) & 0u32.wrapping_sub(u32::from(lut >> row & 1));
     }
     out
 }
