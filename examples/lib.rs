@@ -147,7 +147,7 @@ impl ModelArgs {
         };
         let model = load(dir, options)?;
         let (dir, seconds) = (model.dir().display(), start.elapsed().as_secs_f64());
-        let why_cpu = model.why_cpu().map(|why| format!(" (no CUDA: {why})")).unwrap_or_default();
+        let why_cpu = model.why_cpu().map(|why| format!("; {why}")).unwrap_or_default();
         note(format!("{dir}: loaded in {seconds:.2} s, on {}{why_cpu}", model.device_name()));
         Ok(model)
     }

@@ -1,0 +1,402 @@
+//! The CUDA backend end to end, against the CPU: on a card where there is one, else on the software GPU.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use half::{bf16, f16};
+use komt_core::kernels::{Cuda, Tap};
+use komt_core::{
+    Device, Engine, EngineOptions, Event, GenerateOptions, Isa, LoadOptions, Model, Pooling, SamplingParams,
+    Scorer,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use support::*;
+
+/// What one rounding to bf16 or f16 adds to normal data: (2^-9)^2 / 3 of what the mantissa makes of it on average, 2.8e-6
+/// and 4.3e-8 (measured over normal numbers).
+fn rounding<A: CudaAct>() -> f64 {
+    if A::IS_F16 { 4.3e-8 } else { 2.8e-6 }
+}
+
+/// The bound of the logits' NMSE: one rounding for each place where the path of a number goes through 16 bits, as if none
+/// of them were diluted by the residual stream, which stays f32. A layer has h, q k v, softmax, att, h, gate up, ffn; the end
+/// has h. The weights are the same on both sides: the files are in bf16 or f16.
+fn bound<A: CudaAct>(model: &Model) -> f64 {
+    (7 * model.config().n_layers + 1) as f64 * rounding::<A>()
+}
+
+/// Logits less their mean: what softmax sees.
+fn centred(row: &[f32]) -> Vec<f32> {
+    let mean = row.iter().map(|&v| f64::from(v)).sum::<f64>() / row.len() as f64;
+    row.iter().map(|&v| (f64::from(v) - mean) as f32).collect()
+}
+
+fn top_two(row: &[f32]) -> (usize, f32) {
+    let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    let second = (0..row.len()).filter(|&i| i != best).map(|i| row[i]).fold(f32::MIN, f32::max);
+    (best, row[best] - second)
+}
+
+/// How two runs of logits compare.
+#[derive(Debug, Default)]
+struct Compared {
+    worst_nmse: f64,
+    rows: usize,
+    /// Rows where the CPU's best is too near to its second for the bound.
+    unclear: usize,
+}
+
+impl Compared {
+    /// Each number within six standard deviations of what `bound` allows the row; the same best id where the CPU's lead is
+    /// more than twice that.
+    fn row(&mut self, got: &[f32], expected: &[f32], bound: f64, what: &str) {
+        let (got, expected) = (centred(got), centred(expected));
+        let nmse = worst_row_nmse(&got, &expected, expected.len());
+        assert!(nmse < bound, "{what}: NMSE {nmse:e}, bound {bound:e}");
+        let square: f64 = expected.iter().map(|&v| f64::from(v).powi(2)).sum();
+        let most = 6.0 * (bound * square / expected.len() as f64).sqrt();
+        let worst = got.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        assert!(worst < most, "{what}: a logit is off by {worst}, bound {most}");
+        let (best, lead) = top_two(&expected);
+        if f64::from(lead) > 2.0 * most {
+            assert_eq!(top_two(&got).0, best, "{what}: the best id, ahead by {lead}");
+        } else {
+            self.unclear += 1;
+        }
+        self.rows += 1;
+        self.worst_nmse = self.worst_nmse.max(nmse);
+    }
+
+    fn report(&self, what: &str) {
+        eprintln!(
+            "{what}: {} rows, worst NMSE {:.1e}, {} too near to tell",
+            self.rows, self.worst_nmse, self.unclear
+        );
+        assert!(
+            4 * self.unclear < self.rows,
+            "{what}: {} of {} rows too near to tell",
+            self.unclear,
+            self.rows
+        );
+    }
+}
+
+/// Logits of every position: the whole text as one prompt.
+fn prefilled(model: &Model, ids: &[u32]) -> Vec<Vec<f32>> {
+    let mut rows = vec![];
+    let scorer = Scorer::new(model, Some(ids.len() + 1)).unwrap();
+    scorer.each_logits(ids.to_vec(), |_, row| rows.push(row.to_vec())).unwrap();
+    rows
+}
+
+/// Log-probabilities of all ids after each of `texts[i][n_prompt..]`, decoded one forced token at a time, all sequences
+/// together in each step.
+fn decoded(model: &Model, texts: &[Vec<u32>], n_decode: usize, options: EngineOptions) -> Vec<Vec<Vec<f32>>> {
+    let vocab_size = model.config().vocab_size;
+    let one = GenerateOptions::default()
+        .sampling(SamplingParams::greedy())
+        .max_new_tokens(1)
+        .ignore_eos(true)
+        .logprobs(vocab_size);
+    let mut engine = Engine::new(model, options).unwrap();
+    let seqs: Vec<_> = texts.iter().map(|_| engine.open()).collect();
+    let mut rows = vec![vec![]; texts.len()];
+    for i in 0..=n_decode {
+        for (&seq, ids) in seqs.iter().zip(texts) {
+            let at = ids.len() - n_decode + i;
+            let from = if i == 0 { 0 } else { at - 1 };
+            engine.rewind(seq, from).unwrap();
+            engine.append(seq, &ids[from..at], one.clone()).unwrap();
+        }
+        while !engine.is_idle() {
+            for event in engine.step().unwrap() {
+                if let Event::Token { seq, token, .. } = event {
+                    let mut row = vec![f32::NAN; vocab_size];
+                    token.top.iter().for_each(|&(id, logprob)| row[id as usize] = logprob);
+                    rows[seqs.iter().position(|&s| s == seq).unwrap()].push(row);
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// A text of the model's own, so that its logits have a shape: a prompt of ids and what the CPU answers to it.
+fn text(cpu: &Model, n_prompt: usize, n_decode: usize, seed: u32) -> Vec<u32> {
+    let vocab_size = cpu.config().vocab_size as u32;
+    let mut ids: Vec<u32> =
+        (0..n_prompt as u32).map(|i| (seed * 97 + i * i * 31 + i * 7 + 3) % vocab_size).collect();
+    let mut engine =
+        Engine::new(cpu, EngineOptions::default().max_context(ids.len() + n_decode + 2)).unwrap();
+    let greedy = GenerateOptions::default().max_new_tokens(n_decode).ignore_eos(true);
+    engine.submit(&ids, greedy.sampling(SamplingParams::greedy())).unwrap();
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Token { token, .. } = event {
+                ids.push(token.id);
+            }
+        }
+    }
+    ids
+}
+
+/// Prefill and decode of `dir` against the CPU on this device.
+fn equals_the_cpu(
+    device: &str,
+    dir: &Path,
+    is_f16: bool,
+    n_prompt: usize,
+    n_decode: usize,
+    same_weights: bool,
+) {
+    let cpu = load(dir, Isa::detect());
+    let gpu = Model::load(dir, LoadOptions::default().device(Device::Cuda(0))).unwrap();
+    let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+    let (what, bound) = (format!("{device}, {name}"), bound(&cpu, is_f16));
+    let long = text(&cpu, n_prompt, n_decode, 1);
+
+    let mut compared = Compared::default();
+    for (pos, (got, expected)) in prefilled(&gpu, &long).iter().zip(prefilled(&cpu, &long)).enumerate() {
+        compared.row(got, &expected, bound, &format!("{what}, prompt, position {pos}"));
+    }
+    compared.report(&format!("{what}, prompt of {}", long.len()));
+
+    // Three sequences of different lengths, so that each step is padded to four rows.
+    let texts = [long, text(&cpu, 5, n_decode, 2), text(&cpu, n_prompt / 2, n_decode, 3)];
+    let options = EngineOptions::default().max_context(n_prompt + n_decode + 2).max_seqs(4);
+    let mut compared = Compared::default();
+    let (got, expected) =
+        (decoded(&gpu, &texts, n_decode, options), decoded(&cpu, &texts, n_decode, options));
+    for (seq, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        assert_eq!(got.len(), n_decode + 1);
+        for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+            compared.row(got, expected, bound, &format!("{what}, sequence {seq}, decoded {i}"));
+        }
+    }
+    compared.report(&format!("{what}, 3 sequences decoding {n_decode}"));
+
+    for pooling in [Pooling::Mean, Pooling::Last] {
+        let [got, expected] = [&gpu, &cpu].map(|model| embed(model, &texts[0], pooling, 0, true));
+        let cosine = cosine(&got, &expected);
+        assert!(cosine >= 0.999, "{what}: cosine of {pooling:?} embeddings {cosine}");
+    }
+}
+
+fn on_cuda<A: CudaAct>(dir: &Path) -> Model {
+    try_on_cuda::<A>(dir).unwrap()
+}
+
+fn try_on_cuda<A: CudaAct>(dir: &Path) -> komt_core::Result<Model> {
+    Model::load_on(Cuda::<A>::with(cuda_support::options())?, dir, LoadOptions::default())
+}
+
+#[test]
+fn logits_and_embeddings_equal_the_cpus() {
+    for (sm, names) in
+        [(80, &["head64", "head96", "head128"][..]), (90, &["head64"]), (120, &["head64", "head96"])]
+    {
+        let Some(_gpu) = Gpu::open(sm) else { return };
+        for name in names {
+            equals_the_cpu::<bf16>(&models().join(name), 40, 24);
+        }
+    }
+}
+
+#[test]
+fn in_f16_too_which_is_all_that_turing_has() {
+    for sm in [75, 80] {
+        let Some(_gpu) = Gpu::open(sm) else { return };
+        for name in ["head64_f16", "head96", "head128"] {
+            equals_the_cpu::<f16>(&models().join(name), 40, 24);
+        }
+    }
+}
+
+#[test]
+fn the_demo_model_equals_the_cpus_across_its_window() {
+    let Some(_gpu) = Gpu::open(80) else { return };
+    equals_the_cpu::<bf16>(&demo(), 100, 64);
+}
+
+/// Tokens with log-probabilities of several prompts in one engine.
+fn generated(model: &Model, n_new: usize) -> Vec<Token> {
+    let options = EngineOptions::default().max_context(120).max_seqs(4).max_step_tokens(64);
+    let mut engine = Engine::new(model, options).unwrap();
+    let how = GenerateOptions::default().max_new_tokens(n_new).ignore_eos(true).logprobs(4);
+    for n_prompt in [3, 20, 70] {
+        let ids: Vec<u32> = (0..n_prompt).map(|i| (i * i * 31 + i * 7 + n_prompt) % 256).collect();
+        engine.submit(&ids, how.clone()).unwrap();
+    }
+    let mut tokens = vec![];
+    while !engine.is_idle() {
+        tokens.extend(engine.step().unwrap().into_iter().filter_map(|event| match event {
+            Event::Token { token, .. } => Some(token),
+            _ => None,
+        }));
+    }
+    tokens
+}
+
+#[test]
+fn a_replayed_step_has_the_bits_of_an_eager_one_and_runs_repeat() {
+    let Some(_gpu) = Gpu::open(80) else { return };
+    let dir = models().join("head64");
+    let cuda = Cuda::<bf16>::with(cuda_support::options()).unwrap();
+    let replayed = Model::load_on(cuda.clone(), &dir, LoadOptions::default()).unwrap();
+    // A tap never records.
+    let eager = Tap::new(cuda.clone(), |_| Ok(()));
+    let eager = Model::load_on(eager, &dir, LoadOptions::default()).unwrap();
+    let expected = generated(&eager, 30);
+    assert_eq!(expected.len(), 90);
+    for run in 0..2 {
+        assert_eq!(generated(&replayed, 30), expected, "run {run}");
+    }
+    let counts = cuda.counts();
+    eprintln!("{counts:?}");
+    assert!(counts.recordings >= 1 && counts.replays >= 40, "{counts:?}");
+}
+
+/// The software GPU, or a loud word that a card cannot be made to fail.
+fn software(sm: u32) -> Option<Gpu> {
+    let gpu = Gpu::open(sm)?;
+    if gpu.soft.is_none() {
+        eprintln!("*** SKIPPED: faults are of the software GPU, this is a card ***");
+        return None;
+    }
+    Some(gpu)
+}
+
+#[test]
+fn memory_that_runs_out_at_any_allocation_is_an_error_and_leaks_nothing() {
+    let Some(gpu) = software(80) else { return };
+    let soft = gpu.soft.as_ref().unwrap();
+    let before = soft.live_allocations();
+    let dir = models().join("head64");
+    let attempt = || -> komt_core::Result<()> {
+        let model = try_on_cuda::<bf16>(&dir)?;
+        let mut engine = Engine::new(&model, EngineOptions::default().max_context(40))?;
+        engine.submit(&[1, 2, 3], GenerateOptions::default().max_new_tokens(2).ignore_eos(true))?;
+        while !engine.is_idle() {
+            engine.step()?;
+        }
+        Ok(())
+    };
+    let mut failures = 0;
+    for nth in 1.. {
+        assert!(nth < 500, "no end of allocations");
+        soft.fault(Fault::AllocationFails { nth });
+        let result = attempt();
+        soft.fault(Fault::None);
+        assert_eq!(soft.live_allocations(), before, "after the failure of allocation {nth}");
+        match result {
+            Ok(()) => break,
+            Err(Error::Device(KernelError::OutOfMemory { .. })) => failures += 1,
+            Err(error) => panic!("allocation {nth}: {error}"),
+        }
+    }
+    eprintln!("{failures} allocations, each failed once");
+    assert!(failures > 20);
+}
+
+#[test]
+fn a_launch_that_is_refused_in_mid_generation_is_tried_again() {
+    let Some(gpu) = software(80) else { return };
+    let soft = gpu.soft.as_ref().unwrap();
+    let model = on_cuda::<bf16>(&models().join("head64"));
+    let expected = generated(&model, 12);
+    let how = GenerateOptions::default().max_new_tokens(12).ignore_eos(true).logprobs(4);
+    for nth in [1, 2, 7, 20] {
+        let options = EngineOptions::default().max_context(120).max_seqs(4).max_step_tokens(64);
+        let mut engine = Engine::new(&model, options).unwrap();
+        for n_prompt in [3, 20, 70] {
+            let ids: Vec<u32> = (0..n_prompt).map(|i| (i * i * 31 + i * 7 + n_prompt) % 256).collect();
+            engine.submit(&ids, how.clone()).unwrap();
+        }
+        let (mut tokens, mut errors) = (vec![], 0);
+        for step in 0.. {
+            if engine.is_idle() {
+                break;
+            }
+            if step == 3 {
+                soft.fault(Fault::LaunchFails { nth, sticky: false });
+            }
+            match engine.step() {
+                Ok(events) => tokens.extend(events.into_iter().filter_map(|event| match event {
+                    Event::Token { token, .. } => Some(token),
+                    _ => None,
+                })),
+                Err(Error::Device(KernelError::Launch { op, .. })) => {
+                    eprintln!("launch {nth} after step 3: {op}");
+                    errors += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        soft.fault(Fault::None);
+        assert_eq!((errors, tokens == expected), (1, true), "launch {nth} after step 3");
+    }
+}
+
+#[test]
+fn after_a_sticky_error_everything_fails_and_a_new_model_works() {
+    let Some(gpu) = software(80) else { return };
+    let soft = gpu.soft.as_ref().unwrap();
+    let dir = models().join("head64");
+    let model = on_cuda::<bf16>(&dir);
+    let expected = generated(&model, 12);
+    let mut engine = Engine::new(&model, EngineOptions::default().max_context(60)).unwrap();
+    engine.submit(&[1, 2, 3], GenerateOptions::default().max_new_tokens(12).ignore_eos(true)).unwrap();
+    engine.step().unwrap();
+    soft.fault(Fault::LaunchFails { nth: 1, sticky: true });
+    for attempt in 0..3 {
+        let error = engine.step().unwrap_err();
+        assert!(
+            matches!(error, Error::Device(KernelError::DeviceLost { .. })),
+            "attempt {attempt}: {error}"
+        );
+    }
+    let error = Engine::new(&model, EngineOptions::default()).err().unwrap();
+    eprintln!("a second engine: {error}");
+    drop((engine, model));
+    assert_eq!(soft.live_allocations(), 0, "the context is gone, and all that was in it");
+    soft.fault(Fault::None);
+    assert_eq!(generated(&on_cuda::<bf16>(&dir), 12), expected, "on a fresh context");
+    soft.take_complaints();
+}
+
+#[test]
+fn auto_takes_the_gpu_where_it_can_and_says_why_where_it_does_not() {
+    const TEST: &str = "auto_takes_the_gpu_where_it_can_and_says_why_where_it_does_not";
+    // What applications call finds NVRTC by the environment: in a process of its own.
+    if let Some(nvrtc) = cuda_support::fetched_nvrtc().filter(|_| std::env::var_os("KOMT_NVRTC").is_none()) {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = child.args(["--exact", TEST, "--nocapture"]).env("KOMT_NVRTC", nvrtc).status().unwrap();
+        return assert!(status.success(), "{status}");
+    }
+    let Some(gpu) = software(80) else { return };
+    let soft = gpu.soft.as_ref().unwrap();
+    let (dir, on_cuda) = (models().join("head64"), || LoadOptions::default().device(Device::Cuda(0)));
+    for options in [LoadOptions::default(), on_cuda()] {
+        let model = Model::load(&dir, options).unwrap();
+        assert!(model.device_name().contains("software"), "{}", model.device_name());
+        assert_eq!(model.why_cpu(), None);
+    }
+    let why = |dir: &Path| {
+        let model = Model::load(dir, LoadOptions::default()).unwrap();
+        assert!(model.device_name().starts_with("CPU"), "{}", model.device_name());
+        let error = Model::load(dir, on_cuda()).unwrap_err().to_string();
+        assert_eq!(model.why_cpu(), Some(error.as_str()), "asking for CUDA fails with the same words");
+        error
+    };
+    let shape = why(&models().join("tiny_base"));
+    assert!(shape.contains("head_dim") || shape.contains("dim"), "no kernels for its shape: {shape}");
+    soft.fault(Fault::NoDevice);
+    let none = why(&dir);
+    assert!(none.starts_with("CUDA: "), "{none}");
+    soft.fault(Fault::None);
+    soft.reset(&DeviceSpec { memory_bytes: 36 << 20, ..DeviceSpec::sm(80) });
+    let small = why(&demo());
+    eprintln!("{shape}\n{none}\n{small}");
+}
