@@ -45,8 +45,10 @@ fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
 /// * NMSE of a row: four times that of the rounded CPU, as the noise of one row may be small by chance no less than the mean
 ///   over all rows. (Twice the amplitude: CUDA also rounds the weights of softmax.)
 /// * Each logit: eight standard deviations (four, of a row of twice the amplitude).
-/// * The best id is the same where the CPU's lead is more than seven: five standard deviations of a difference of two.
-fn compare(what: &str, got: &[Vec<f32>], rounded: &[Vec<f32>], expected: &[Vec<f32>]) {
+/// * The best id is the same where the CPU's lead is more than six: over four standard deviations of a difference.
+///
+/// Returns how many leads are smaller.
+fn compare(what: &str, got: &[Vec<f32>], rounded: &[Vec<f32>], expected: &[Vec<f32>]) -> usize {
     assert_eq!((got.len(), rounded.len()), (expected.len(), expected.len()), "{what}: rows");
     let noise = |rows: &[Vec<f32>]| -> Vec<f64> {
         let nmse = |(a, b): (&Vec<f32>, &Vec<f32>)| {
@@ -60,14 +62,18 @@ fn compare(what: &str, got: &[Vec<f32>], rounded: &[Vec<f32>], expected: &[Vec<f
     let (mut unclear, mut worst) = (0, 0f64);
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let rounding = roundings[i].max(mean(&roundings));
-        assert!(errors[i] <= 4.0 * rounding, "{what}, row {i}: NMSE {:e}, rounding alone {rounding:e}", errors[i]);
+        assert!(
+            errors[i] <= 4.0 * rounding,
+            "{what}, row {i}: NMSE {:e}, rounding alone {rounding:e}",
+            errors[i]
+        );
         let (got, expected) = (centred(got), centred(expected));
         let deviation = (rounding * squares(&got, &expected).1).sqrt();
         let error = got.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
         assert!(error < 8.0 * deviation, "{what}, row {i}: a logit is off by {error}, deviation {deviation}");
         worst = worst.max(error / deviation);
         let (best, lead) = top_two(&expected);
-        if f64::from(lead) > 7.0 * deviation {
+        if f64::from(lead) > 6.0 * deviation {
             assert_eq!(top_two(&got).0, best, "{what}, row {i}: the best id, ahead by {lead}");
         } else {
             unclear += 1;
@@ -79,7 +85,7 @@ fn compare(what: &str, got: &[Vec<f32>], rounded: &[Vec<f32>], expected: &[Vec<f
         mean(&errors),
         mean(&roundings)
     );
-    assert!(4 * unclear < got.len(), "{what}: {unclear} leads too small");
+    unclear
 }
 
 /// Logits of every position: the whole text as one prompt.
@@ -152,12 +158,14 @@ fn equals_the_cpu<A: CudaAct>(dir: &Path, n_prompt: usize, n_decode: usize) {
     let texts = [n_prompt, 5, n_prompt / 2].map(|n| text(&cpu, n, n_decode, n as u32));
 
     let [got, rows, expected] = [&gpu, &rounded, &cpu].map(|model| prefilled(model, &texts[0]));
-    compare(&format!("{what}, prompt"), &got, &rows, &expected);
+    let mut unclear = compare(&format!("{what}, prompt"), &got, &rows, &expected);
     let options = EngineOptions::default().max_context(n_prompt + n_decode + 2).max_seqs(4);
     let [got, rows, expected] =
         [&gpu, &rounded, &cpu].map(|model| decoded(model, &texts, n_decode, options).concat());
     assert_eq!(got.len(), 3 * (n_decode + 1));
-    compare(&format!("{what}, decoding"), &got, &rows, &expected);
+    unclear += compare(&format!("{what}, decoding"), &got, &rows, &expected);
+    let n_rows = texts[0].len() + expected.len();
+    assert!(4 * unclear < n_rows, "{what}: {unclear} leads of {n_rows} too small to tell");
 
     for pooling in [Pooling::Mean, Pooling::Last] {
         let [got, expected] = [&gpu, &cpu].map(|model| embed(model, &texts[0], pooling, 0, true));
@@ -334,10 +342,7 @@ fn after_a_sticky_error_everything_fails_and_a_new_model_works() {
     soft.fault(Fault::LaunchFails { nth: 1, sticky: true });
     for attempt in 0..3 {
         let error = engine.step().unwrap_err();
-        assert!(
-            matches!(error, Error::Device(KernelError::DeviceLost { .. })),
-            "attempt {attempt}: {error}"
-        );
+        assert!(matches!(error, Error::Device(KernelError::DeviceLost { .. })), "attempt {attempt}: {error}");
     }
     let error = Engine::new(&model, EngineOptions::default()).err().unwrap();
     eprintln!("a second engine: {error}");

@@ -1,8 +1,10 @@
 //! The CPU with the roundings of a 16-bit backend: what those alone do to a model, without a line of CUDA.
 
-use komt_core::kernels::cuda::CudaAct;
 use komt_core::kernels::cpu::CpuWeight;
-use komt_core::kernels::{AttnShape, Backend, Cpu, Elem, HostWeight, KvLayer, Result, Rows, Step, WeightFormat};
+use komt_core::kernels::cuda::CudaAct;
+use komt_core::kernels::{
+    AttnShape, Backend, Cpu, Elem, HostWeight, KvLayer, Result, Rows, Step, WeightFormat,
+};
 use std::marker::PhantomData;
 
 /// [`Cpu`], rounding whatever it leaves in an activation or the cache to `A`. Not rounded are the weights of softmax, which
