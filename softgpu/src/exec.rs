@@ -15,10 +15,10 @@ mod transfer;
 mod vector;
 mod warp;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::memory::{Memory, MemoryError};
-use crate::ptx::{Kernel, Module, PtxError, Space};
+use crate::ptx::{Base, Kernel, Module, Operand, PtxError, Space};
 use block::Block;
 use run::Running;
 
@@ -142,28 +142,45 @@ fn space_of(addr: u64) -> Space {
     }
 }
 
-/// Where dynamic shared memory begins.
-fn dynamic_start(kernel: &Kernel, module: &Module) -> u32 {
-    let (_, end) = shared_layout(kernel, module);
-    let all = module.variables.iter().chain(&kernel.variables);
-    let dynamic = all.filter(|one| one.space == Space::Shared && one.is_extern);
-    end.next_multiple_of(dynamic.map(|one| one.align).max().unwrap_or(1).max(16))
+/// Names in the operands of a kernel, or of any function of the module (which it may call).
+fn shared_names<'a>(kernel: &'a Kernel, module: &'a Module) -> HashSet<&'a str> {
+    let functions = module.kernels.iter().filter(|one| !one.is_entry);
+    let operands = functions.chain([kernel]).flat_map(|one| &one.body).flat_map(|one| &one.operands);
+    let name = |operand: &'a Operand| match operand {
+        Operand::Symbol(name) | Operand::Address(Base::Symbol(name), _) => Some(name.as_str()),
+        _ => None,
+    };
+    operands.filter_map(name).collect()
 }
 
-/// Places of the shared variables that a kernel can name, and the bytes they take together; dynamic shared memory begins there,
-/// rounded up to 16.
-pub(crate) fn shared_layout(kernel: &Kernel, module: &Module) -> (HashMap<String, u32>, u32) {
+/// Shared memory of a kernel.
+pub(crate) struct SharedLayout {
+    /// Of each variable that the kernel can name.
+    places: HashMap<String, u32>,
+    /// Bytes of those with a size.
+    pub static_bytes: u32,
+    /// Where dynamic shared memory begins.
+    dynamic_start: u32,
+}
+
+pub(crate) fn shared_layout(kernel: &Kernel, module: &Module) -> SharedLayout {
     let mut places = HashMap::new();
     let mut end: u32 = 0;
-    let all = module.variables.iter().chain(&kernel.variables).filter(|one| one.space == Space::Shared);
+    let used = shared_names(kernel, module);
+    let outer = module.variables.iter().filter(|one| used.contains(one.name.as_str()));
+    let functions = module.kernels.iter().filter(|one| !one.is_entry);
+    let inner = kernel.variables.iter().chain(functions.flat_map(|one| &one.variables));
+    let all = outer.chain(inner).filter(|one| one.space == Space::Shared);
     for variable in all.clone().filter(|one| !one.is_extern) {
         end = end.next_multiple_of(variable.align.max(1));
         places.insert(variable.name.clone(), end);
         end += variable.bytes;
     }
-    let dynamic = all.clone().filter(|one| one.is_extern).map(|one| one.align).max().unwrap_or(1).max(16);
-    for variable in all.filter(|one| one.is_extern) {
-        places.insert(variable.name.clone(), end.next_multiple_of(dynamic));
+    // A multiple of 16, or of the alignment of the array that names it.
+    let dynamic = all.clone().filter(|one| one.is_extern);
+    let start = end.next_multiple_of(dynamic.clone().map(|one| one.align).max().unwrap_or(1).max(16));
+    for variable in dynamic {
+        places.insert(variable.name.clone(), start);
     }
-    (places, end)
+    SharedLayout { places, static_bytes: end, dynamic_start: start }
 }

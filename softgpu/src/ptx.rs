@@ -173,7 +173,7 @@ pub struct Kernel {
 impl Kernel {
     /// Bytes of static shared memory, those of the module that the kernel uses included.
     pub fn static_shared_bytes(&self, module: &Module) -> u32 {
-        crate::exec::shared_layout(self, module).1
+        crate::exec::shared_layout(self, module).static_bytes
     }
 
     /// Bytes of local memory of one thread.

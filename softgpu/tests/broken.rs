@@ -1,6 +1,6 @@
 //! Kernels that are wrong in one way each: the interpreter tells what is wrong and where, and has nothing to say about the right twin.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::result_large_err, missing_docs)]
 
 use komt_softgpu::exec::{Complaint, ComplaintKind, Counters, Launch, LoadedModule, RunOptions, run};
 use komt_softgpu::memory::{Memory, MemoryError};

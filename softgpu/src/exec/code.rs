@@ -339,4 +339,5 @@ pub(super) struct Code {
     pub initial_d: Vec<(u32, Initial)>,
     pub local_bytes: usize,
     pub static_shared_bytes: u32,
+    pub dynamic_shared_start: u32,
 }

@@ -50,7 +50,7 @@ pub(super) fn decode(
     module: &Module,
     globals: &HashMap<String, (u64, u64)>,
 ) -> std::result::Result<Code, PtxError> {
-    let (shared, static_shared_bytes) = super::shared_layout(kernel, module);
+    let layout = super::shared_layout(kernel, module);
     let code = Code {
         ops: Vec::new(),
         places: Vec::new(),
@@ -59,12 +59,13 @@ pub(super) fn decode(
         initial_w: Vec::new(),
         initial_d: Vec::new(),
         local_bytes: 0,
-        static_shared_bytes,
+        static_shared_bytes: layout.static_bytes,
+        dynamic_shared_start: layout.dynamic_start,
     };
     let mut decoder = Decoder {
         module,
         globals,
-        shared,
+        shared: layout.places,
         functions: Vec::new(),
         starts: Vec::new(),
         registers: Vec::new(),

@@ -97,12 +97,9 @@ pub fn run(
         .codes
         .get(&launch.kernel.name)
         .ok_or_else(|| complain("the kernel is not of this module".to_owned()))?;
-    // Dynamic shared memory begins at a multiple of 16, or of the alignment of the array that names it.
-    let start = super::dynamic_start(launch.kernel, &module.module);
-    let shared_bytes = if launch.dynamic_shared_bytes == 0 {
-        code.static_shared_bytes
-    } else {
-        start.saturating_add(launch.dynamic_shared_bytes)
+    let shared_bytes = match launch.dynamic_shared_bytes {
+        0 => code.static_shared_bytes,
+        bytes => code.dynamic_shared_start.saturating_add(bytes),
     };
     if let Some(what) = refuse(launch, shared_bytes, spec) {
         return Err(complain(what));

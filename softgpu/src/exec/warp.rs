@@ -128,6 +128,7 @@ impl Warp {
             initial_d: Vec::new(),
             local_bytes: 0,
             static_shared_bytes: 0,
+            dynamic_shared_start: 0,
         };
         Self::new(&nothing, index)
     }
