@@ -3,6 +3,12 @@
 use crate::{Elem, HostWeight, KvLayer, Result, Rows, Step, WeightFormat};
 use komt_cache::StepDims;
 
+/// No id: what [`Backend::argmax`] says of rows without an answer.
+pub const NO_TOKEN: u32 = u32::MAX;
+
+/// Most candidates of [`Backend::top_candidates`].
+pub const MAX_CANDIDATES: usize = 128;
+
 /// The shape of attention, the same for every layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttnShape {
@@ -191,6 +197,47 @@ pub trait Backend: Sized + Send + 'static {
         x: &Rows<Self, Self::Act>,
         step: &Step<Self>,
     ) -> Result<()>;
+
+    /// `out[r]`: the id of the largest logit of row r, the lowest where several are largest; [`NO_TOKEN`] for a row with a NaN or
+    /// +inf, or without a finite logit. `false`: not done, the logits are to be downloaded. Default.
+    ///
+    /// # Errors
+    /// The device's.
+    fn argmax(&mut self, out: &mut Self::Buf<u32>, logits: &Rows<Self, f32>) -> Result<bool> {
+        let _ = (out, logits);
+        Ok(false)
+    }
+    /// The `k` (at most [`MAX_CANDIDATES`]) largest logits of each row with their ids, `[n_rows, k]` both, largest first and lower
+    /// ids first among equals. Ids are [`NO_TOKEN`] for a row as in [`Backend::argmax`], and where a backend gives up on
+    /// a row, which it may. `false`: not done, the logits are to be downloaded. Default.
+    ///
+    /// # Errors
+    /// The device's.
+    fn top_candidates(
+        &mut self,
+        ids: &mut Self::Buf<u32>,
+        values: &mut Self::Buf<f32>,
+        logits: &Rows<Self, f32>,
+        k: usize,
+    ) -> Result<bool> {
+        let _ = (ids, values, logits, k);
+        Ok(false)
+    }
+    /// `out[s, :] = sum of weights[r] * h[r, :]` over the rows r of sequence s of the step: what it adds to the sums of an
+    /// embedding, of which then n_seqs rows are downloaded and not n_tokens. `false`: not done, download h. Default.
+    ///
+    /// # Errors
+    /// The device's.
+    fn pool(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        h: &Rows<Self, Self::Act>,
+        weights: &Self::Buf<f32>,
+        step: &Step<Self>,
+    ) -> Result<bool> {
+        let _ = (out, h, weights, step);
+        Ok(false)
+    }
 
     /// The size that a decode step of `n` rows is padded to, so that recordings can be used again. Default: none.
     fn pad_rows(&self, n: usize) -> usize {

@@ -37,7 +37,7 @@ mod step;
 mod tap;
 mod weight;
 
-pub use backend::{AttnShape, Backend};
+pub use backend::{AttnShape, Backend, MAX_CANDIDATES, NO_TOKEN};
 pub use cpu::{Cpu, CpuOptions, Isa};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;

@@ -157,6 +157,27 @@ impl<B: Backend> Backend for Tap<B> {
     ) -> Result<()> {
         self.show("take_rows")?.take_rows(out, x, step)
     }
+    fn argmax(&mut self, out: &mut Self::Buf<u32>, logits: &Rows<Self, f32>) -> Result<bool> {
+        self.show("argmax")?.argmax(out, logits)
+    }
+    fn top_candidates(
+        &mut self,
+        ids: &mut Self::Buf<u32>,
+        values: &mut Self::Buf<f32>,
+        logits: &Rows<Self, f32>,
+        k: usize,
+    ) -> Result<bool> {
+        self.show("top_candidates")?.top_candidates(ids, values, logits, k)
+    }
+    fn pool(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        h: &Rows<Self, Self::Act>,
+        weights: &Self::Buf<f32>,
+        step: &Step<Self>,
+    ) -> Result<bool> {
+        self.show("pool")?.pool(out, h, weights, step)
+    }
     fn pad_rows(&self, n: usize) -> usize {
         self.inner.pad_rows(n)
     }

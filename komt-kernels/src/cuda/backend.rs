@@ -132,6 +132,29 @@ impl<A: CudaAct> Backend for Cuda<A> {
         self.op("take_rows", |cuda| ops::take_rows::cuda::run(cuda, out, x, step))
     }
 
+    fn argmax(&mut self, out: &mut CudaBuf<u32>, logits: &Rows<Self, f32>) -> Result<bool> {
+        self.op("argmax", |cuda| ops::argmax::cuda::run(cuda, out, logits)).map(|()| true)
+    }
+    fn top_candidates(
+        &mut self,
+        ids: &mut CudaBuf<u32>,
+        values: &mut CudaBuf<f32>,
+        logits: &Rows<Self, f32>,
+        k: usize,
+    ) -> Result<bool> {
+        self.op("top_candidates", |cuda| ops::argmax::cuda::run_candidates(cuda, ids, values, logits, k))
+            .map(|()| true)
+    }
+    fn pool(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        h: &Rows<Self, A>,
+        weights: &CudaBuf<f32>,
+        step: &Step<Self>,
+    ) -> Result<bool> {
+        self.op("pool", |cuda| ops::pool::cuda::run(cuda, out, h, weights, step)).map(|()| true)
+    }
+
     /// 1, 2, 4, then multiples of 8, of 16 beyond 64 and of 64 beyond 256: few recordings, little padding.
     fn pad_rows(&self, n: usize) -> usize {
         match n {
