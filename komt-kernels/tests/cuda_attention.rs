@@ -15,6 +15,7 @@ use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, first_visible, rin
 use komt_kernels::cuda::CudaAct;
 use komt_kernels::{AttnShape, Backend, StepCapacity};
 use komt_softgpu::Options;
+use komt_softgpu::exec::RunOptions;
 
 /// A step over sequences in permuted pages of rings as short as the window allows.
 struct Fixture {
@@ -204,6 +205,21 @@ fn a_sequence_has_the_same_bits_in_any_company() {
     // The cache of both, the rows of one: NaN where the other's keys are.
     let alone = Fixture { attn, plan: alone, n_slots: first.n_slots }.check(&mut t, "one of them");
     assert_eq!(out[..alone.len()], alone);
+}
+
+/// Whatever order warps run in, and whenever their copies arrive.
+#[test]
+fn the_order_of_warps_changes_no_bit() {
+    let Some(gpu) = Gpu::open(80) else { return };
+    let Some(soft) = &gpu.soft else { return };
+    let mut t = gpu.twin::<bf16>();
+    let fixture = fixture(shape(8, 2, 64, Some(300)), &[(400, 1), (20, 1), (100, 33)]);
+    let mut first = None;
+    for seed in 0..6 {
+        soft.options(&Options { run: RunOptions { seed, ..RunOptions::default() }, ..Options::default() });
+        let out = fixture.check(&mut t, &format!("seed {seed}"));
+        assert_eq!(*first.get_or_insert_with(|| out.clone()), out, "seed {seed}");
+    }
 }
 
 #[test]
