@@ -70,6 +70,12 @@ pub fn tool(name: &'static str) -> Result<PathBuf> {
     dirs.find_map(file).ok_or(Error::NoTool { name, dir })
 }
 
+/// The compiler that `tools/fetch-cuda` left, unless `KOMT_NVRTC` names another.
+pub fn fetched_nvrtc() -> Option<PathBuf> {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cuda/lib/libnvrtc.so.12");
+    (fetched.is_file() && std::env::var_os("KOMT_NVRTC").is_none()).then_some(fetched)
+}
+
 /// `bytes` in a file of its own, which is deleted when dropped.
 fn temporary(bytes: &[u8]) -> Result<tempfile::NamedTempFile> {
     let failed = |source| Error::Io { what: std::env::temp_dir(), source };

@@ -1,12 +1,15 @@
-//! Every kernel compiles for every architecture, without a warning. Needs NVRTC, no GPU.
+//! Every kernel compiles for every architecture, without a warning, a spilled register or a byte of local memory, and its
+//! machine code is what a disassembler can read. Needs NVRTC, ptxas and nvdisasm (`tools/fetch-cuda`), no GPU.
 #![allow(clippy::unwrap_used)]
 
 #[path = "cuda_support/nvrtc.rs"]
 mod nvrtc;
 
 use half::{bf16, f16};
+use komt_benches::cubin;
 use komt_kernels::cuda::{Compiled, CudaAct, compile_all};
 use nvrtc::{fetched_nvrtc, has_nvrtc};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 
 const ARCHS: [u32; 7] = [75, 80, 86, 89, 90, 100, 120];
@@ -34,16 +37,56 @@ fn check(arch: u32, compiled: &[Compiled]) {
     }
 }
 
+/// Whether a tool is there; when not, what it would check is skipped, unless `KOMT_REQUIRE_CUDA=1`.
+fn has_tool(name: &'static str) -> bool {
+    let Err(error) = cubin::tool(name) else { return true };
+    assert!(std::env::var("KOMT_REQUIRE_CUDA").as_deref() != Ok("1"), "{error}");
+    eprintln!("SKIPPED in part: {error}");
+    false
+}
+
+/// What the assembler says of the PTX.
+fn check_resources(arch: u32, Compiled { name, kernels, ptx, .. }: &Compiled) {
+    let resources = cubin::ptxas(ptx.as_bytes(), arch).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(resources.len(), kernels.len(), "{name} for sm_{arch}");
+    for it in resources {
+        assert_eq!((it.spill_bytes, it.stack_bytes), (0, 0), "{name} for sm_{arch}: spills: {it:?}");
+        assert!(it.shared_bytes <= 48 << 10, "{name} for sm_{arch}: {it:?}");
+    }
+}
+
+/// What the disassembler says of the machine code.
+fn check_code(arch: u32, Compiled { name, kernels, cubin, .. }: &Compiled) {
+    let codes = cubin::disassemble(cubin, arch).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let found: BTreeSet<&str> = codes.iter().map(|code| code.kernel.as_str()).collect();
+    assert_eq!(found, kernels.iter().copied().collect(), "{name} for sm_{arch}");
+    for code in codes {
+        let local = code.all("STL").chain(code.all("LDL")).count();
+        assert_eq!(local, 0, "{name} for sm_{arch}: {} uses local memory", code.kernel);
+        assert!(code.all("EXIT").next().is_some(), "{name} for sm_{arch}: {} has no end", code.kernel);
+    }
+}
+
 #[test]
 fn every_kernel_compiles_for_every_architecture() {
     if !has_nvrtc() {
         return;
     }
-    for arch in ARCHS {
-        check(arch, &compile::<f16>(arch));
-        if arch >= 80 {
-            check(arch, &compile::<bf16>(arch));
-        }
+    let f16s = ARCHS.map(|arch| (arch, true));
+    let bf16s = ARCHS.into_iter().filter(|&arch| arch >= 80).map(|arch| (arch, false));
+    let wanted: Vec<_> = f16s.into_iter().chain(bf16s).collect();
+    let compile = |(arch, is_f16)| (arch, if is_f16 { compile::<f16>(arch) } else { compile::<bf16>(arch) });
+    let all: Vec<(u32, Vec<Compiled>)> = wanted.into_par_iter().map(compile).collect();
+    all.iter().for_each(|(arch, compiled)| check(*arch, compiled));
+    let files: Vec<_> =
+        all.iter().flat_map(|(arch, files)| files.iter().map(move |file| (*arch, file))).collect();
+    if has_tool("ptxas") {
+        // One of each front end and generation, for the time: what spills has local memory in its machine code, too.
+        let some = files.par_iter().filter(|(arch, _)| [75, 80, 90, 120].contains(arch));
+        some.for_each(|(arch, file)| check_resources(*arch, file));
+    }
+    if has_tool("nvdisasm") {
+        files.par_iter().for_each(|(arch, file)| check_code(*arch, file));
     }
 }
 
