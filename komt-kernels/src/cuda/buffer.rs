@@ -70,3 +70,10 @@ pub struct CudaWeight<A> {
     pub(crate) cols: usize,
     pub(crate) data: CudaBuf<A>,
 }
+
+impl<A> CudaWeight<A> {
+    /// Address on the device, divisible by 256.
+    pub fn ptr(&self) -> u64 {
+        self.data.ptr()
+    }
+}

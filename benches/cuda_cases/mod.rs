@@ -1,0 +1,134 @@
+//! The operations in the shapes of Mistral-7B, on any backend: what the benchmark of a GPU times and the report of the
+//! kernels counts. The same case on the CPU gives the result that it is held against.
+
+mod prepare;
+
+pub use prepare::Number;
+
+use komt_cache::first_visible;
+use komt_kernels::AttnShape;
+
+pub const DIM: usize = 4096;
+pub const HIDDEN_DIM: usize = 14336;
+pub const VOCAB_SIZE: usize = 32_000;
+pub const ATTN: AttnShape = AttnShape { n_heads: 32, n_kv_heads: 8, head_dim: 128, window: Some(4096) };
+pub const QKV_DIM: usize = (32 + 2 * 8) * 128;
+
+/// An operation and what it does not take from the model's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Embed,
+    RmsNorm,
+    /// `[outs, cols]`.
+    Matmul(usize, usize),
+    MatmulAdd(usize, usize),
+    MatmulF32(usize, usize),
+    /// `[outs, cols]`, gate and up together: outs is twice the width of the result.
+    MatmulSwiglu(usize, usize),
+    RopeStore,
+    /// One row a sequence; the i-th of n sequences has i / n of this many tokens.
+    Decode(usize),
+    /// The last rows of one sequence of this many tokens.
+    Prefill(usize),
+    Swiglu,
+    TakeRows,
+}
+
+/// An operation at a number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    pub op: Op,
+    pub rows: usize,
+}
+
+impl Case {
+    /// The matrix, gate and up together.
+    pub fn matrix(&self) -> Option<(usize, usize)> {
+        match self.op {
+            Op::Matmul(o, c) | Op::MatmulAdd(o, c) | Op::MatmulF32(o, c) | Op::MatmulSwiglu(o, c) => {
+                Some((o, c))
+            }
+            _ => None,
+        }
+    }
+
+    /// Name of the operation: the trait's method.
+    pub fn op_name(&self) -> &'static str {
+        match self.op {
+            Op::Embed => "embed",
+            Op::RmsNorm => "rms_norm",
+            Op::Matmul(..) => "matmul",
+            Op::MatmulAdd(..) => "matmul_add",
+            Op::MatmulF32(..) => "matmul_f32",
+            Op::MatmulSwiglu(..) => "matmul_swiglu",
+            Op::RopeStore => "rope_store",
+            Op::Decode(_) | Op::Prefill(_) => "attention",
+            Op::Swiglu => "swiglu",
+            Op::TakeRows => "take_rows",
+        }
+    }
+
+    /// What there is beside the operation's name.
+    pub fn shape(&self) -> String {
+        let rows = format!("{} row{}", self.rows, if self.rows == 1 { "" } else { "s" });
+        match (self.op, self.matrix()) {
+            (_, Some((outs, cols))) => format!("{outs} x {cols}, {rows}"),
+            (Op::Decode(context), _) if self.rows == 1 => format!("decode at {context}"),
+            (Op::Decode(context), _) => format!("decode, {} sequences up to {context}", self.rows),
+            (Op::Prefill(context), _) => format!("chunk of {} at {}", self.rows, context - self.rows),
+            _ => rows,
+        }
+    }
+
+    /// The steps' sequences: tokens in all, and of those the last ones that are the step's rows.
+    fn sequences(&self) -> Vec<(usize, usize)> {
+        match self.op {
+            Op::Decode(context) => (1..=self.rows).map(|i| (context * i / self.rows, 1)).collect(),
+            Op::Prefill(context) => vec![(context, self.rows)],
+            _ => vec![(1024.max(self.rows), self.rows)],
+        }
+    }
+
+    /// Bytes of weights, or of the keys and values that somebody sees, in 16 bits: what must come from memory once.
+    pub fn streamed_bytes(&self) -> u64 {
+        let kept = |(context, n): (usize, usize)| context - first_visible(context - n, ATTN.window);
+        match (self.op, self.matrix()) {
+            (_, Some((outs, cols))) => 2 * (outs * cols) as u64,
+            (Op::Decode(_) | Op::Prefill(_), _) => {
+                let n_keys: usize = self.sequences().into_iter().map(kept).sum();
+                2 * 2 * (n_keys * ATTN.kv_dim()) as u64
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes of the other inputs and of the results.
+    pub fn act_bytes(&self) -> u64 {
+        let per_row = match self.op {
+            Op::Embed => 2 * DIM + 4 * DIM,
+            Op::RmsNorm => 4 * DIM + 2 * DIM,
+            Op::Matmul(outs, cols) => 2 * cols + 2 * outs,
+            Op::MatmulSwiglu(outs, cols) => 2 * cols + outs,
+            Op::MatmulAdd(outs, cols) => 2 * cols + 2 * 4 * outs,
+            Op::MatmulF32(outs, cols) => 2 * cols + 4 * outs,
+            Op::RopeStore => 2 * (2 * ATTN.q_dim() + 5 * ATTN.kv_dim()),
+            Op::Decode(_) | Op::Prefill(_) => 2 * 2 * ATTN.q_dim(),
+            Op::Swiglu => 2 * 3 * HIDDEN_DIM,
+            Op::TakeRows => 2 * 2 * DIM,
+        };
+        (self.rows * per_row) as u64
+    }
+
+    /// Floating-point operations of the products: two a weight and row, four a visible key and column of the queries.
+    pub fn flops(&self) -> u64 {
+        let visible = |pos: usize| pos + 1 - first_visible(pos, ATTN.window);
+        match (self.op, self.matrix()) {
+            (_, Some((outs, cols))) => 2 * (self.rows * outs * cols) as u64,
+            (Op::Decode(_) | Op::Prefill(_), _) => {
+                let positions = self.sequences().into_iter().flat_map(|(context, n)| context - n..context);
+                4 * (positions.map(visible).sum::<usize>() * ATTN.q_dim()) as u64
+            }
+            _ => 0,
+        }
+    }
+}

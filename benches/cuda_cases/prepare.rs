@@ -1,0 +1,298 @@
+//! A case's inputs on a device, and its result beside the CPU's.
+
+use super::{ATTN, Case, DIM, HIDDEN_DIM, Op, QKV_DIM, VOCAB_SIZE};
+use half::{bf16, f16};
+use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
+use komt_kernels::cuda::CudaAct;
+use komt_kernels::{
+    Backend, Cpu, Cuda, Elem, HostWeight, KvLayer, Result, RowBuf, Rows, Step, StepCapacity, WeightFormat,
+};
+
+/// Normalised mean squared error of a result in 16 bits: of attention's it is that of two roundings, p's and the result's
+/// (2.8e-6 each in bf16, 4.3e-8 in f16); a factor of two beyond.
+fn bound(format: WeightFormat) -> f64 {
+    2.0 * 2.0 * if format == WeightFormat::F16 { 4.3e-8 } else { 2.8e-6 }
+}
+
+/// A number that cases are made of.
+pub trait Number: Elem {
+    fn from_f32(value: f32) -> Self;
+}
+impl Number for f32 {
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+impl Number for bf16 {
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}
+impl Number for f16 {
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+}
+
+/// A backend that cases run on.
+pub trait Device: Backend<Act: Number, Kv: Number> {
+    /// The device's address of a matrix; 0 where nobody asks.
+    fn weight_at(_weight: &Self::Weight) -> u64 {
+        0
+    }
+    /// Those of keys and values.
+    fn kv_at(_kv: &KvLayer<Self>) -> [u64; 2] {
+        [0, 0]
+    }
+}
+impl Device for Cpu {}
+impl<A: CudaAct + Number> Device for Cuda<A> {
+    fn weight_at(weight: &Self::Weight) -> u64 {
+        weight.ptr()
+    }
+    fn kv_at(kv: &KvLayer<Self>) -> [u64; 2] {
+        [kv.k.ptr(), kv.v.ptr()]
+    }
+}
+
+/// The results of a case; each operation writes one of them.
+pub struct Outs<B: Backend> {
+    act: Rows<B, B::Act>,
+    f32: Rows<B, f32>,
+}
+
+type Run<B> = Box<dyn FnMut(&mut B, &mut Outs<B>) -> Result<()> + Send>;
+
+/// A case with its inputs on the device.
+pub struct Ready<B: Backend> {
+    /// Addresses of the weights, or of the keys and values.
+    pub streamed_at: Vec<u64>,
+    outs: Outs<B>,
+    run: Run<B>,
+}
+
+impl<B: Backend> Ready<B> {
+    /// Launches it.
+    pub fn run(&mut self, b: &mut B) -> Result<()> {
+        (self.run)(b, &mut self.outs)
+    }
+
+    /// Waits for what was launched.
+    pub fn wait(&self, b: &mut B) -> Result<()> {
+        b.download(&mut [0.0], &self.outs.f32.buf)
+    }
+}
+
+/// Numbers of deviation 1, each a hash of its place, representable in `format`. They repeat after 2^16, so that large
+/// matrices are made quickly.
+fn noise(seed: u64, n: usize, format: WeightFormat) -> Vec<f32> {
+    let value = |i: usize| {
+        let mut z = (i as u64 ^ seed << 40).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let part = |shift: u32| (z >> shift & 0xffff) as f32 / 65536.0 - 0.5;
+        let value = 1.732_050_8 * (part(0) + part(16) + part(32) + part(48));
+        match format {
+            WeightFormat::F32 => value,
+            WeightFormat::F16 => f16::from_f32(value).to_f32(),
+            WeightFormat::Bf16 => bf16::from_f32(value).to_f32(),
+        }
+    };
+    let period: Vec<f32> = (0..n.min(65_521)).map(value).collect(); // a prime: no two rows are alike
+    period.iter().copied().cycle().take(n).collect()
+}
+
+fn upload<B: Backend, T: Number>(b: &mut B, values: &[f32]) -> Result<B::Buf<T>> {
+    let values: Vec<T> = values.iter().map(|&value| T::from_f32(value)).collect();
+    let mut buf = b.alloc::<T>(values.len())?;
+    b.upload(&mut buf, &values)?;
+    Ok(buf)
+}
+
+fn rows<B: Backend, T: Number>(b: &mut B, values: &[f32], cols: usize) -> Result<Rows<B, T>> {
+    let n = values.len() / cols;
+    Ok(RowBuf { buf: upload::<B, T>(b, values)?, rows: n, cols, max_rows: n })
+}
+
+/// 0 to n - 1, over and over.
+fn turns(n: usize) -> impl FnMut() -> usize + Send {
+    let mut turn = (0..n).cycle();
+    move || turn.next().unwrap_or(0)
+}
+
+/// `copies` of a matrix, of deviation 1 / sqrt(cols) so that results have deviation 1. f16 and bf16 alike hold it exactly when
+/// the factor is a power of two: the next one below.
+fn weights<B: Backend>(
+    b: &mut B,
+    (outs, cols): (usize, usize),
+    format: WeightFormat,
+    copies: usize,
+) -> Result<Vec<B::Weight>> {
+    let factor = 0.5f32.powi((cols as f32).sqrt().log2().ceil() as i32);
+    let values = noise(1, 65_521, format).into_iter().map(|value| value * factor);
+    let period: Vec<[u8; 2]> = match format {
+        WeightFormat::F16 => values.map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+        _ => values.map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+    };
+    let mut bytes = Vec::with_capacity(outs * cols * 2 + period.len() * 2);
+    while bytes.len() < outs * cols * 2 {
+        bytes.extend_from_slice(period.as_flattened());
+    }
+    bytes.truncate(outs * cols * 2);
+    (0..copies).map(|_| b.load_weight(HostWeight { rows: outs, cols, format, parts: &[&bytes] })).collect()
+}
+
+impl Case {
+    /// The sequences' step, and the slots of a cache that has room for them.
+    fn plan(&self) -> (StepPlan, usize) {
+        let sequences = self.sequences();
+        let longest = sequences.iter().map(|one| one.0).max().unwrap_or(1);
+        let table_len = ring_len(ATTN.window, self.rows, longest);
+        let mut pool = PagePool::new(table_len * sequences.len());
+        let mut plan = StepPlan::new(table_len);
+        for (context, n) in sequences {
+            let mut table = PageTable::new(table_len);
+            table.extend(&mut pool, context).expect("the pool has a table's pages for each");
+            let ids: Vec<u32> = (0..n as u32).map(|i| i * 7919 % VOCAB_SIZE as u32).collect();
+            let logits = if self.op == Op::TakeRows { Logits::All } else { Logits::Last };
+            plan.push(&table, context - n, &ids, logits);
+        }
+        (plan, pool.n_pages() * PAGE)
+    }
+
+    /// The inputs on `b`; matrices and caches are there `copies` times and taken in turn, so that they come from memory rather than
+    /// from a cache.
+    pub fn prepare<B: Device>(&self, b: &mut B, format: WeightFormat, copies: usize) -> Result<Ready<B>> {
+        let n = self.rows;
+        let (act_cols, f32_cols) = match self.op {
+            Op::Matmul(outs, _) => (outs, 1),
+            Op::MatmulSwiglu(outs, _) => (outs / 2, 1),
+            Op::MatmulAdd(outs, _) | Op::MatmulF32(outs, _) => (1, outs),
+            Op::Embed => (1, DIM),
+            Op::RopeStore => (QKV_DIM, 1),
+            Op::Swiglu => (HIDDEN_DIM, 1),
+            Op::RmsNorm | Op::Decode(_) | Op::Prefill(_) | Op::TakeRows => (DIM, 1),
+        };
+        let qkv = || noise(5, n * QKV_DIM, format);
+        let act = if self.op == Op::RopeStore { qkv() } else { vec![0.0; n * act_cols] };
+        let outs = Outs { act: rows(b, &act, act_cols)?, f32: rows(b, &vec![0.0; n * f32_cols], f32_cols)? };
+        let (streamed_at, run) = match self.matrix() {
+            Some(shape) => self.prepare_matmul(b, shape, format, copies)?,
+            None => self.prepare_other(b, format, copies)?,
+        };
+        Ok(Ready { streamed_at, outs, run })
+    }
+
+    fn prepare_matmul<B: Device>(
+        &self,
+        b: &mut B,
+        (outs, cols): (usize, usize),
+        format: WeightFormat,
+        copies: usize,
+    ) -> Result<(Vec<u64>, Run<B>)> {
+        let x: Rows<B, B::Act> = rows(b, &noise(2, self.rows * cols, format), cols)?;
+        let w = weights(b, (outs, cols), format, copies)?;
+        let at = w.iter().map(B::weight_at).collect();
+        let mut next = turns(copies);
+        let run: Run<B> = match self.op {
+            Op::MatmulAdd(..) => Box::new(move |b, outs| b.matmul_add(&mut outs.f32, &x, &w[next()])),
+            Op::MatmulF32(..) => Box::new(move |b, outs| b.matmul_f32(&mut outs.f32, &x, &w[next()])),
+            Op::MatmulSwiglu(..) => {
+                let mut gate_up = RowBuf::alloc::<B, B::Act>(b, self.rows, outs)?;
+                gate_up.rows = self.rows;
+                Box::new(move |b, outs| b.matmul_swiglu(&mut outs.act, &mut gate_up, &x, &w[next()]))
+            }
+            _ => Box::new(move |b, outs| b.matmul(&mut outs.act, &x, &w[next()])),
+        };
+        Ok((at, run))
+    }
+
+    fn prepare_other<B: Device>(
+        &self,
+        b: &mut B,
+        format: WeightFormat,
+        copies: usize,
+    ) -> Result<(Vec<u64>, Run<B>)> {
+        let n = self.rows;
+        let (plan, n_slots) = self.plan();
+        let (dims, table_len) = (plan.dims(), plan.table_len());
+        let (max_tokens, max_seqs, max_logits) = (dims.n_tokens, dims.n_seqs, dims.n_logits);
+        let mut step = Step::<B>::alloc(b, StepCapacity { max_tokens, max_seqs, max_logits, table_len })?;
+        step.load(b, &plan)?;
+        let mut at = vec![];
+        let run: Run<B> = match self.op {
+            Op::Embed => {
+                let table = weights(b, (VOCAB_SIZE, DIM), format, 1)?;
+                Box::new(move |b, outs| b.embed(&mut outs.f32, &table[0], &step))
+            }
+            Op::RmsNorm => {
+                let x: Rows<B, f32> = rows(b, &noise(6, n * DIM, WeightFormat::F32), DIM)?;
+                let w = upload::<B, f32>(b, &noise(7, DIM, WeightFormat::F32))?;
+                Box::new(move |b, outs| b.rms_norm(&mut outs.act, &x, &w, 1e-5))
+            }
+            Op::RopeStore => {
+                let frequency = |i: usize| 10_000f32.powf(-(2.0 * i as f32) / ATTN.head_dim as f32);
+                let inv_freq: Vec<f32> = (0..ATTN.head_dim / 2).map(frequency).collect();
+                let inv_freq = upload::<B, f32>(b, &inv_freq)?;
+                let mut kv = KvLayer::<B>::alloc(b, n_slots, ATTN.kv_dim())?;
+                Box::new(move |b, outs| b.rope_store(&mut outs.act, &mut kv, &step, &inv_freq, ATTN))
+            }
+            Op::Swiglu => {
+                let gate_up: Rows<B, B::Act> =
+                    rows(b, &noise(8, n * 2 * HIDDEN_DIM, format), 2 * HIDDEN_DIM)?;
+                Box::new(move |b, outs| b.swiglu(&mut outs.act, &gate_up))
+            }
+            Op::TakeRows => {
+                let x: Rows<B, B::Act> = rows(b, &noise(9, n * DIM, format), DIM)?;
+                Box::new(move |b, outs| b.take_rows(&mut outs.act, &x, &step))
+            }
+            _ => {
+                let qkv: Rows<B, B::Act> = rows(b, &noise(5, n * QKV_DIM, format), QKV_DIM)?;
+                let len = n_slots * ATTN.kv_dim();
+                let mut kv = vec![];
+                for _ in 0..copies {
+                    let k = upload::<B, B::Kv>(b, &noise(3, len, format))?;
+                    let v = upload::<B, B::Kv>(b, &noise(4, len, format))?;
+                    kv.push(KvLayer::<B> { k, v, n_slots, kv_dim: ATTN.kv_dim() });
+                }
+                at.extend(kv.iter().flat_map(B::kv_at));
+                let mut next = turns(copies);
+                Box::new(move |b, outs| b.attention(&mut outs.act, &qkv, &kv[next()], &step, ATTN))
+            }
+        };
+        Ok((at, run))
+    }
+
+    /// Holds the result of the first run on `b` against that of the CPU from the same numbers: the normalised mean squared
+    /// error.
+    ///
+    /// # Errors
+    /// The difference, when it is too large.
+    pub fn check<B: Device>(
+        &self,
+        b: &mut B,
+        ready: &Ready<B>,
+        format: WeightFormat,
+    ) -> std::result::Result<f64, Box<dyn std::error::Error>> {
+        let mut cpu = Cpu::new()?;
+        let mut reference = self.prepare(&mut cpu, format, 1)?;
+        reference.run(&mut cpu)?;
+        let mut act = vec![B::Act::default(); reference.outs.act.buf.len()];
+        let mut wide = vec![0f32; reference.outs.f32.buf.len()];
+        b.download(&mut act, &ready.outs.act.buf)?;
+        b.download(&mut wide, &ready.outs.f32.buf)?;
+        let got = act.iter().map(|value| value.to_f32()).chain(wide);
+        let expected = reference.outs.act.buf.iter().chain(&reference.outs.f32.buf);
+        let (mut error, mut size) = (0.0, 0.0);
+        for (got, &expected) in got.zip(expected) {
+            error += (f64::from(got) - f64::from(expected)).powi(2);
+            size += f64::from(expected).powi(2);
+        }
+        let nmse = error / size;
+        match nmse <= bound(format) {
+            true => Ok(nmse),
+            false => {
+                Err(format!("{} {}: NMSE {nmse:e} against the CPU", self.op_name(), self.shape()).into())
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the kernels were meant to reach, and what they reach.
+
+use crate::built::Build;
+use crate::counted::{Counted, Seen};
+use crate::cuda_cases::Op;
+
+/// The share of HMMA that the loop of the large matrix product should have.
+const HMMA_SHARE: f64 = 0.55;
+/// Bytes asked for over the size of what is read once.
+const STREAMED_RATIO: f64 = 1.02;
+/// Launches of a layer in a decode step.
+const LAUNCHES: usize = 9;
+
+/// An aim, and what was found on each architecture.
+pub struct Aim {
+    pub what: &'static str,
+    pub limit: String,
+    pub found: Vec<String>,
+    /// What misses it.
+    pub short: Vec<String>,
+}
+
+/// Operations of one layer: how often each case of a step occurs in it.
+pub fn times_in_layer(op: Op) -> usize {
+    match op {
+        Op::RmsNorm => 2,
+        Op::Matmul(..) | Op::MatmulAdd(..) | Op::MatmulSwiglu(..) | Op::RopeStore | Op::Decode(_) => 1,
+        _ => 0,
+    }
+}
+
+/// Operations before and after the layers.
+pub fn times_outside(op: Op) -> usize {
+    matches!(op, Op::Embed | Op::RmsNorm | Op::TakeRows | Op::MatmulF32(..)).into()
+}
+
+/// The launches of a decode step of `rows` rows: one layer's, and those outside of layers.
+pub fn launches(seen: &Seen, rows: usize) -> (usize, usize) {
+    let step = crate::counted::step_cases(rows);
+    let of_step = seen.counted.iter().filter(|one| step.contains(&one.case));
+    of_step.fold((0, 0), |(layer, outside), one| {
+        let n = one.launches.len();
+        (layer + n * times_in_layer(one.case.op), outside + n * times_outside(one.case.op))
+    })
+}
+
+pub fn aims(builds: &[Build], seen: &[Seen]) -> Vec<Aim> {
+    vec![
+        spills(builds),
+        hmma(builds, seen),
+        streamed("weights asked for over their size, 1 to 8 rows", seen, |one| {
+            one.case.matrix().is_some() && one.case.rows <= 8
+        }),
+        streamed("keys and values asked for over their size, decoding", seen, |one| {
+            matches!(one.case.op, Op::Decode(_))
+        }),
+        conflicts(seen),
+        steps(seen),
+    ]
+}
+
+fn spills(builds: &[Build]) -> Aim {
+    let all = || builds.iter().flat_map(|build| build.kernels.iter().map(move |kernel| (build, kernel)));
+    let spilled = all().filter(|(_, kernel)| kernel.resources.spill_bytes > 0);
+    let short = spilled
+        .map(|(build, kernel)| {
+            format!("`{}`, {}: {} bytes", kernel.resources.kernel, build.name(), kernel.resources.spill_bytes)
+        })
+        .collect();
+    let found = by_sm(builds.iter().map(|build| build.sm), |sm| {
+        let bytes = all().filter(|(build, _)| build.sm == sm).map(|(_, kernel)| kernel.resources.spill_bytes);
+        bytes.sum::<u32>().to_string()
+    });
+    Aim { what: "bytes of registers spilled, all kernels, bf16 and f16", limit: "0".into(), found, short }
+}
+
+fn hmma(builds: &[Build], seen: &[Seen]) -> Aim {
+    let share = |build: &Build| {
+        let kernels = build.kernels.iter().filter(|one| one.resources.kernel.starts_with("matmul_gemm"));
+        let shares = kernels.filter_map(|one| one.machine.main_loop.map(|main| main.hmma_share()));
+        shares.fold(f64::INFINITY, f64::min)
+    };
+    let missed = builds.iter().filter(|build| !(HMMA_SHARE..=1.0).contains(&share(build)));
+    let short = missed.map(|build| format!("{}: {:.1} %", build.name(), 100.0 * share(build))).collect();
+    let found = by_sm(seen.iter().map(Seen::sm), |sm| {
+        let shares = builds.iter().filter(|build| build.sm == sm).map(share);
+        format!("{:.1} %", 100.0 * shares.fold(f64::INFINITY, f64::min))
+    });
+    let limit = format!("{:.0} % or more", 100.0 * HMMA_SHARE);
+    Aim { what: "HMMA among the instructions of the GEMM's main loop", limit, found, short }
+}
+
+fn streamed(what: &'static str, seen: &[Seen], takes: impl Fn(&Counted) -> bool) -> Aim {
+    let ratio = |one: &Counted| one.streamed_ratio().unwrap_or(0.0);
+    let found = seen
+        .iter()
+        .map(|seen| seen.counted.iter().filter(|one| takes(one)).map(ratio).fold(0.0, f64::max))
+        .map(|most| format!("{most:.3}"))
+        .collect();
+    let missed = |one: &&Counted| takes(one) && !(1.0..=STREAMED_RATIO).contains(&ratio(one));
+    let short = each(seen, missed, |one| format!("{:.3}", ratio(one)));
+    Aim { what, limit: format!("{STREAMED_RATIO} or less"), found, short }
+}
+
+fn conflicts(seen: &[Seen]) -> Aim {
+    let sum =
+        |seen: &Seen| seen.counted.iter().map(|one| one.total.bank_conflicts()).sum::<u64>().to_string();
+    let short = each(
+        seen,
+        |one| one.total.bank_conflicts() > 0,
+        |one| {
+            let (conflicts, passes) = (one.total.bank_conflicts(), one.total.shared_wavefronts);
+            format!("{conflicts} of {passes} passes, {:.2} %", 100.0 * conflicts as f64 / passes as f64)
+        },
+    );
+    let what = "shared-memory passes lost to bank conflicts, all cases";
+    Aim { what, limit: "0".into(), found: seen.iter().map(sum).collect(), short }
+}
+
+fn steps(seen: &[Seen]) -> Aim {
+    let most = |seen: &Seen| launches(seen, 1).0.max(launches(seen, 8).0);
+    let missed = seen.iter().filter(|seen| most(seen) > LAUNCHES);
+    let short = missed.map(|seen| format!("{}: {}", seen.name(), most(seen))).collect();
+    let found = seen.iter().map(|seen| most(seen).to_string()).collect();
+    Aim {
+        what: "launches of a layer, decoding 1 or 8 rows",
+        limit: format!("{LAUNCHES} or fewer"),
+        found,
+        short,
+    }
+}
+
+/// `what` of every architecture, in order, each once.
+fn by_sm(sms: impl Iterator<Item = u32>, what: impl Fn(u32) -> String) -> Vec<String> {
+    let mut sms: Vec<u32> = sms.collect();
+    sms.sort_unstable();
+    sms.dedup();
+    sms.into_iter().map(what).collect()
+}
+
+/// The cases that miss an aim, and by what.
+fn each(seen: &[Seen], missed: impl Fn(&&Counted) -> bool, by: impl Fn(&Counted) -> String) -> Vec<String> {
+    let mut short = vec![];
+    for seen in seen {
+        let cases = seen.counted.iter().filter(|one| missed(one));
+        short.extend(cases.map(|one| {
+            format!("`{}` {}, {}: {}", one.case.op_name(), one.case.shape(), seen.name(), by(one))
+        }));
+    }
+    short
+}

@@ -1,0 +1,147 @@
+//! What the software GPU counts while the operations run on it.
+
+use crate::cuda_cases::{Case, Op};
+use half::bf16;
+use komt_benches::cubin;
+use komt_kernels::cuda::{CudaCache, CudaOptions};
+use komt_kernels::{Cuda, WeightFormat};
+use komt_softgpu::exec::Counters;
+use komt_softgpu::{DeviceSpec, LaunchRecord, Options, SoftGpu};
+use std::error::Error;
+use std::path::Path;
+use std::time::Instant;
+
+/// A case and what its launches did.
+pub struct Counted {
+    pub case: Case,
+    pub launches: Vec<LaunchRecord>,
+    /// Of all launches together.
+    pub total: Counters,
+    /// Bytes of weights, or of keys and values, that threads asked for.
+    pub streamed_bytes: u64,
+    /// Error of the result against the CPU's.
+    pub nmse: f64,
+}
+
+impl Counted {
+    /// Bytes of weights, or of keys and values, that threads asked for, over what is there.
+    pub fn streamed_ratio(&self) -> Option<f64> {
+        let size = self.case.streamed_bytes();
+        (size > 0).then(|| self.streamed_bytes as f64 / size as f64)
+    }
+
+    /// Instructions of threads for each weight, or each number of keys and values.
+    pub fn instructions_per_number(&self) -> Option<f64> {
+        let numbers = self.case.streamed_bytes() / 2;
+        (numbers > 0).then(|| self.total.thread_instructions() as f64 / numbers as f64)
+    }
+
+    /// Bytes that threads loaded beside the weights, or keys and values.
+    pub fn other_loaded_bytes(&self) -> u64 {
+        self.total.global_load_bytes_requested - self.streamed_bytes
+    }
+
+    pub fn sectors_per_request(&self) -> f64 {
+        self.total.global_sectors as f64 / self.total.global_requests.max(1) as f64
+    }
+}
+
+/// What was seen on one architecture.
+pub struct Seen {
+    pub spec: DeviceSpec,
+    pub counted: Vec<Counted>,
+    /// Seconds to open the device with an empty cache of compiled kernels, and with a full one.
+    pub cold_s: f64,
+    pub warm_s: f64,
+}
+
+impl Seen {
+    /// 80: sm_80.
+    pub fn sm(&self) -> u32 {
+        self.spec.arch.0 * 10 + self.spec.arch.1
+    }
+
+    /// As the build's that ran.
+    pub fn name(&self) -> String {
+        format!("sm_{}, bf16", self.sm())
+    }
+}
+
+/// The rows of one step's operations, in the order of the forward pass.
+pub fn step_cases(rows: usize) -> Vec<Case> {
+    let ops = [
+        Op::Embed,
+        Op::RmsNorm,
+        Op::Matmul(6144, 4096),
+        Op::RopeStore,
+        Op::Decode(4096),
+        Op::MatmulAdd(4096, 4096),
+        Op::MatmulSwiglu(28672, 4096),
+        Op::MatmulAdd(4096, 14336),
+        Op::TakeRows,
+        Op::MatmulF32(32_000, 4096),
+    ];
+    ops.map(|op| Case { op, rows }).into()
+}
+
+/// Everything that is run on the software GPU.
+pub fn cases() -> Vec<Case> {
+    let mut cases = [step_cases(1), step_cases(8)].concat();
+    let (qkv, gate_up, down) =
+        (Op::Matmul(6144, 4096), Op::MatmulSwiglu(28672, 4096), Op::MatmulAdd(4096, 14336));
+    let more = [
+        (2, vec![qkv]),
+        (4, vec![qkv]),
+        (16, vec![qkv, gate_up, down]),
+        (32, vec![qkv]),
+        (64, vec![qkv, gate_up, down]),
+        (128, vec![qkv, gate_up, down]),
+        (512, vec![qkv]),
+    ];
+    for (rows, ops) in more {
+        cases.extend(ops.into_iter().map(|op| Case { op, rows }));
+    }
+    cases.push(Case { op: Op::Swiglu, rows: 8 });
+    cases.push(Case { op: Op::Prefill(512), rows: 512 });
+    cases.push(Case { op: Op::Prefill(4096), rows: 128 });
+    cases
+}
+
+/// Runs `cases` on a software GPU of compute capability `sm`.
+pub fn count(sm: u32, cases: &[Case], cache: &Path) -> Result<Seen, Box<dyn Error>> {
+    let spec = DeviceSpec::sm(sm);
+    let soft = SoftGpu::lock(&spec)?;
+    let mut options = Options { record_launches: true, ..Options::default() };
+    options.run.checks = false; // the tests run with them: here they would only take time
+    soft.options(&options);
+    let (_, cold_s) = open(cache)?;
+    let (mut cuda, warm_s) = open(cache)?;
+    let mut counted = vec![];
+    for case in cases {
+        let start = Instant::now();
+        let mut ready = case.prepare(&mut cuda, WeightFormat::Bf16, 1)?;
+        ready.wait(&mut cuda)?;
+        soft.take_launches();
+        ready.run(&mut cuda)?;
+        ready.wait(&mut cuda)?;
+        let launches = soft.take_launches();
+        let mut total = Counters::default();
+        launches.iter().for_each(|launch| total.add(&launch.counters));
+        let loaded = |at| total.allocations.get(at).map_or(0, |used| used.loaded_requested);
+        let streamed_bytes = ready.streamed_at.iter().map(loaded).sum();
+        let nmse = case.check(&mut cuda, &ready, WeightFormat::Bf16)?;
+        println!("sm_{sm} {} {}: {:.1} s", case.op_name(), case.shape(), start.elapsed().as_secs_f64());
+        counted.push(Counted { case: *case, launches, total, streamed_bytes, nmse });
+    }
+    Ok(Seen { spec, counted, cold_s, warm_s })
+}
+
+fn open(cache: &Path) -> Result<(Cuda<bf16>, f64), Box<dyn Error>> {
+    let mut options = CudaOptions::default().cache(CudaCache::Dir(cache.into()));
+    if let Some(nvrtc) = cubin::fetched_nvrtc() {
+        options = options.nvrtc(nvrtc);
+    }
+    let start = Instant::now();
+    let cuda = Cuda::with(options)?;
+    Ok((cuda, start.elapsed().as_secs_f64()))
+}
