@@ -7,6 +7,7 @@ use cuda_support::{Gpu, Twin, TwoRows, compare, normal};
 use half::{bf16, f16};
 use komt_kernels::Backend;
 use komt_kernels::cuda::CudaAct;
+use komt_softgpu::exec::RunOptions;
 use komt_softgpu::{DeviceSpec, Options};
 
 /// For f32 results of `k` products. The reference adds in order, which costs k / 6 * 2^-48 (see backend_ops.rs). A tensor core
@@ -167,7 +168,17 @@ fn the_same_bits_whoever_shares_the_step() {
         assert_eq!(run(rows, 0), alone[..rows * n], "{rows} rows");
     }
     for rows in [8, 30, 200] {
-        assert_eq!(run(rows, 0), run(rows, 0), "{rows} rows");
+        let first = run(rows, 0);
+        for seed in 1..4 {
+            if let Some(soft) = &gpu.soft {
+                // Warps in another order.
+                soft.options(&Options {
+                    run: RunOptions { seed, ..RunOptions::default() },
+                    ..Options::default()
+                });
+            }
+            assert_eq!(run(rows, 0), first, "{rows} rows");
+        }
     }
 }
 

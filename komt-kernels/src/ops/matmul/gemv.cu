@@ -7,6 +7,8 @@
 //
 // Preconditions: k % 32 == 0; x, w 16-byte aligned; rows <= ROWS, the instance; with SwiGLU n is even, gates are the
 // rows [0, n / 2) of w, ups the others, and n / 2 is even.
+// Instructions a weight in the main loop, sm_80: 2.7 for one row, 4.0 for two, 6.7 for four, 11.9 for eight. A chunk of its own
+// for each warp instead of pairs costs 0.25 more in addresses.
 // Bytes moved: n k 2 of w, once; of x rows * k * 2 for each warp, nearly all from the L1 cache.
 
 // What becomes of a sum; the same numbers in cuda.rs.

@@ -17,6 +17,14 @@
 // with SwiGLU n / 2 % 8 == 0. Edges: rows beyond the last of x (gemm) or w repeat it, missing rows of x (skinny) and
 // columns are zeros and not read; nothing of them is stored.
 // Bytes moved: w once for each tile of rows, x once for each tile of columns; partial sums 8 bytes each and split.
+//
+// The main loop of gemm, in instructions of sm_80 for 64 mma of a tile (share of HMMA; sm_75: 75 %, sm_90: 61 %):
+//   103.7 (62 %)  as it is: a round of three tiles, every address a register and a constant
+//   112.3 (57 %)  addresses in shared memory computed again from the thread's index, as the compiler would: hence keep()
+//   119.3 (54 %)  and rows of x beyond the last filled with zeros, at a predicate a copy
+//   133   (48 %)  one tile a round: the stage's offset in a register, 64-bit sums for every source
+// For sm_120 ptxas 12.9 puts a NOP behind every mma: 157 instructions (41 %), 101 without them.
+// Sums stored from the registers, pair by pair: 6,264 instructions of code (now 1,344), half of each sector in 16 bits.
 
 // What becomes of a sum; the same numbers in cuda.rs.
 enum Epilogue : u32 { STORE, ADD_F32, STORE_F32, SWIGLU };
