@@ -1,6 +1,6 @@
 //! Instructions that the lanes of a warp execute together: exchange, votes, matrices.
 
-use super::code::{Addr, D, Kind, ShflMode, Slot, VoteMode, W};
+use super::code::{Addr, D, Kind, ShflMode, Slot, VoteMode};
 use super::warp::{Exec, FULL, Warp, fault, lanes};
 use super::{Block, ComplaintKind};
 use crate::mma::{self, Mma};
@@ -124,8 +124,13 @@ impl Warp {
     /// A row of A or a column of B with an undefined element makes what depends on it undefined, and nothing else.
     pub fn mma(&mut self, form: &Mma, d: &[u32], [a, b, c]: [&[u32]; 3]) {
         let mut out = [[0; 32]; 4];
-        let get = |list: &[u32]| list.iter().map(|&index| &self.w[index as usize]).collect::<Vec<&W>>();
-        form.run(&mut out[..d.len()], &get(a), &get(b), &get(c));
+        let get = |list: &[u32]| {
+            let mut words = [&self.w[0]; 4];
+            words.iter_mut().zip(list).for_each(|(word, &index)| *word = &self.w[index as usize]);
+            words
+        };
+        let (a_words, b_words, c_words) = (get(a), get(b), get(c));
+        form.run(&mut out[..d.len()], &a_words[..a.len()], &b_words[..b.len()], &c_words[..c.len()]);
         let all = |list: &[u32]| list.iter().fold(FULL, |all, &index| all & self.w_defined[index as usize]);
         let mut defined = [FULL; 4];
         if all(a) & all(b) & all(c) != FULL {
@@ -185,11 +190,17 @@ impl Block<'_> {
                 let lane = mma::ldmatrix_lane(matrix, row);
                 let at = self.shared_at(addrs[lane], 16, lane)?;
                 self.shared_read_check(warp, at, 16, lane)?;
+                for (word, value) in rows[row].iter_mut().enumerate() {
+                    *value = self.shared.load(at + 4 * word, 4) as u32;
+                }
+                if !self.launch.checks || self.shared.is_defined(at, 16) {
+                    known[row] = [u32::MAX; 4];
+                    continue;
+                }
+                all = false;
                 for word in 0..4 {
-                    rows[row][word] = self.shared.load(at + 4 * word, 4) as u32;
                     for byte in 0..4 {
-                        let defined = !self.launch.checks || self.shared.defined[at + 4 * word + byte] == 1;
-                        all &= defined;
+                        let defined = self.shared.defined[at + 4 * word + byte] == 1;
                         known[row][word] |= if defined { 0xff << (8 * byte) } else { 0 };
                     }
                 }

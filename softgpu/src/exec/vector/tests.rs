@@ -65,7 +65,11 @@ fn lanes(seed: u64) -> D {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        if (state >> 20).is_multiple_of(3) { EDGES[(state as usize >> 8) % 8] } else { state.rotate_left(lane as u32) }
+        if (state >> 20).is_multiple_of(3) {
+            EDGES[(state as usize >> 8) % 8]
+        } else {
+            state.rotate_left(lane as u32)
+        }
     })
 }
 
