@@ -1,6 +1,8 @@
 //! Executes kernels, one warp at a time in 32-lane vectors, and checks what hardware would let pass.
 
 mod alu;
+mod atomic;
+mod barrier;
 mod block;
 mod code;
 mod collective;
@@ -8,6 +10,7 @@ mod complaint;
 mod copies;
 mod counters;
 mod decode;
+mod flow;
 mod global;
 mod run;
 mod shared;

@@ -1,9 +1,11 @@
 //! A block: its warps in turn, its barriers.
 
-use super::code::{BarMode, Barrier, Code, Kind, Op};
+use super::barrier::Gate;
+use super::code::{Code, Kind, Op};
+use super::flow::is_collective;
 use super::shared::Shared;
 use super::transfer::Loaded;
-use super::warp::{Exec, FULL, Fault, Place, State, Warp, fault, lanes};
+use super::warp::{Exec, FULL, Fault, Place, State, Warp, fault};
 use super::{ComplaintKind, Running};
 
 /// Counters of a worker, summed over its blocks.
@@ -22,22 +24,6 @@ pub(super) struct Counts {
     pub shared_wavefronts_ideal: u64,
 }
 
-/// One of the sixteen barriers.
-#[derive(Default)]
-struct Gate {
-    /// Warps that have come, those that only arrived included.
-    arrived: u32,
-    /// What they have seen.
-    seen: [u32; 32],
-    /// Threads of `bar.red`: that came, and whose predicate holds.
-    threads: u32,
-    holding: u32,
-    /// Warps that wait, with their instruction.
-    waiting: Vec<(u32, u32)>,
-    /// Threads expected, if told.
-    expected: Option<u32>,
-}
-
 /// What a worker keeps from block to block.
 pub(super) struct Block<'a> {
     pub launch: &'a Running<'a>,
@@ -47,9 +33,9 @@ pub(super) struct Block<'a> {
     pub linear: u64,
     /// Room for the values of a load or store.
     pub scratch: Option<Box<Loaded>>,
-    warps: Vec<Warp>,
-    gates: Vec<Gate>,
-    id: [u32; 3],
+    pub warps: Vec<Warp>,
+    pub gates: Vec<Gate>,
+    pub id: [u32; 3],
     /// Warp instructions executed.
     steps: u64,
 }
@@ -164,26 +150,6 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    fn deadlock(&self) -> Located {
-        let waiting = |warp: &&Warp| matches!(warp.state, State::Barrier(_));
-        let first = self.warps.iter().find(waiting);
-        let words: Vec<String> = self
-            .warps
-            .iter()
-            .map(|warp| match warp.state {
-                State::Barrier(id) => format!("warp {} waits at barrier {id}", warp.index),
-                State::Done => format!("warp {} has ended", warp.index),
-                State::Ready => format!("warp {} runs", warp.index),
-            })
-            .collect();
-        let fault = Fault { kind: ComplaintKind::Deadlock, lane: 0, detail: words.join(", ") };
-        let (pc, thread) = first.map_or((0, [0; 3]), |warp| {
-            let lane = warp.live.trailing_zeros().min(31);
-            (warp.pc.saturating_sub(1), warp.thread(self.launch.block, lane))
-        });
-        Located { fault: Box::new(fault), thread, block: self.id, pc }
-    }
-
     /// Executes up to `turn` instructions.
     fn advance(&mut self, warp: &mut Warp, turn: u64) -> Exec {
         let code: &'a Code = self.launch.code;
@@ -256,218 +222,4 @@ impl<'a> Block<'a> {
         warp.pc += 1;
         Ok(())
     }
-
-    /// Instructions for which lanes wait for each other.
-    fn collective(&mut self, warp: &mut Warp, kind: &Kind, op: &Op, mut mask: u32) -> Exec {
-        if warp.waiting != 0 {
-            warp.join();
-            mask = warp.active & op.guard.map_or(FULL, |guard| warp.pred(guard).0);
-        }
-        if mask == 0 {
-            warp.pc += 1;
-            return Ok(());
-        }
-        let members = match kind {
-            Kind::Shfl { members, .. }
-            | Kind::Vote { members, .. }
-            | Kind::Match { members, .. }
-            | Kind::Redux { members, .. }
-            | Kind::WarpBarrier { members } => warp.members(*members, mask)?,
-            // PTX wants all threads of the warp. Hardware lets those go that have ended; we do not.
-            Kind::Barrier(_) => warp.threads,
-            _ => FULL,
-        };
-        if !self.gather(warp, members, mask)? {
-            return Ok(());
-        }
-        warp.stuck = 0;
-        match kind {
-            Kind::Shfl { .. } => warp.shfl(kind, mask)?,
-            Kind::Vote { .. } => warp.vote(kind, mask)?,
-            Kind::Match { .. } => warp.matching(kind, mask)?,
-            Kind::Redux { .. } => warp.redux(kind, mask)?,
-            Kind::LdMatrix { d, addr, trans } => self.ldmatrix(warp, d, addr, *trans)?,
-            Kind::StMatrix { s, addr, trans } => self.stmatrix(warp, s, addr, *trans)?,
-            Kind::Mma { form, d, a, b, c } => warp.mma(form, d, [a, b, c]),
-            Kind::Barrier(barrier) => return self.barrier(warp, barrier, mask),
-            _ => {}
-        }
-        warp.pc += 1;
-        Ok(())
-    }
-
-    /// True when all lanes named are here; else those that are wait, and others run.
-    fn gather(&mut self, warp: &mut Warp, members: u32, mask: u32) -> Exec<bool> {
-        let missing = members & !mask;
-        if missing == 0 {
-            return Ok(true);
-        }
-        let ended = missing & !warp.live;
-        let skipping = missing & warp.active;
-        if ended != 0 || skipping != 0 {
-            let (who, why) =
-                if skipping != 0 { (skipping, "skip it by their predicate") } else { (ended, "have ended") };
-            let what = format!("lanes {mask:#010x} need lanes {members:#010x}, of which {who:#010x} {why}");
-            return fault(ComplaintKind::Divergence, mask, what);
-        }
-        let here = warp.active;
-        let nobody_runs = warp.live & !warp.waiting & !here == 0;
-        for lane in lanes(here) {
-            warp.pcs[lane] = warp.pc;
-        }
-        warp.waiting |= here;
-        if nobody_runs {
-            warp.stuck |= here;
-        }
-        warp.active = 0;
-        if warp.reschedule() { Ok(false) } else { self.stuck(warp).map(|()| false) }
-    }
-
-    /// All lanes wait for others.
-    fn stuck(&self, warp: &mut Warp) -> Exec {
-        let Some(first) = lanes(warp.waiting).min_by_key(|&lane| warp.pcs[lane]) else {
-            return fault(ComplaintKind::Deadlock, 1, "no lane can run");
-        };
-        let at = warp.pcs[first];
-        let here = lanes(warp.waiting).filter(|&lane| warp.pcs[lane] == at);
-        let here = here.fold(0u32, |mask, lane| mask | 1 << lane);
-        let elsewhere = lanes(warp.live & !here).map(|lane| {
-            let (text, line) = self.launch.instruction(warp.pcs[lane]);
-            format!("lane {lane} waits at `{text}` (PTX line {line})")
-        });
-        let other = elsewhere.take(1).next().unwrap_or_default();
-        warp.pc = at;
-        fault(
-            ComplaintKind::Divergence,
-            here,
-            format!("only lanes {here:#010x} of the warp come here; {other}"),
-        )
-    }
-
-    fn branch_table(
-        &mut self,
-        warp: &mut Warp,
-        index: super::code::Slot,
-        targets: &[u32],
-        mask: u32,
-    ) -> Exec {
-        let index = warp.sure(index, mask, "the index of the branch")?;
-        if let Some(lane) = lanes(mask).find(|&lane| index[lane] as usize >= targets.len()) {
-            let what = format!("index {} of a table of {} labels", index[lane], targets.len());
-            return fault(ComplaintKind::OutOfBounds, 1 << lane, what);
-        }
-        self.scatter(warp, mask, |lane| targets[index[lane] as usize])
-    }
-
-    /// Sends each lane to its own place.
-    fn scatter(&mut self, warp: &mut Warp, mask: u32, to: impl Fn(usize) -> u32) -> Exec {
-        for lane in lanes(warp.active) {
-            warp.pcs[lane] = if mask >> lane & 1 == 1 { to(lane) } else { warp.pc + 1 };
-        }
-        warp.active = 0;
-        if warp.reschedule() { Ok(()) } else { self.stuck(warp) }
-    }
-
-    fn exit(&mut self, warp: &mut Warp, mask: u32) -> Exec {
-        warp.live &= !mask;
-        warp.active &= !mask;
-        warp.stuck = 0;
-        if warp.active != 0 {
-            warp.pc += 1;
-        } else if warp.live == 0 {
-            warp.state = State::Done;
-        } else if !warp.reschedule() {
-            return self.stuck(warp);
-        }
-        Ok(())
-    }
-
-    fn barrier(&mut self, warp: &mut Warp, one: &Barrier, mask: u32) -> Exec {
-        let id =
-            warp.sure(one.id, mask, "the number of the barrier")?[mask.trailing_zeros() as usize] as usize;
-        let Some(gate) = self.gates.get_mut(id) else {
-            return fault(ComplaintKind::Unsupported, mask, format!("barrier {id} of 16"));
-        };
-        if let Some(threads) = one.threads {
-            let threads =
-                warp.sure(threads, mask, "the number of threads")?[mask.trailing_zeros() as usize] as u32;
-            if threads == 0 || !threads.is_multiple_of(32) || gate.expected.is_some_and(|old| old != threads)
-            {
-                return fault(ComplaintKind::Divergence, mask, format!("{threads} threads at barrier {id}"));
-            }
-            gate.expected = Some(threads);
-        }
-        if let Some(source) = one.source {
-            let (value, defined) = warp.pred(source);
-            if mask & !defined != 0 {
-                return fault(
-                    ComplaintKind::Undefined,
-                    mask & !defined,
-                    "the predicate was never given a value",
-                );
-            }
-            gate.threads += mask.count_ones();
-            gate.holding += (value & mask).count_ones();
-        }
-        gate.arrived |= 1 << warp.index;
-        for (seen, mine) in gate.seen.iter_mut().zip(&warp.seen) {
-            *seen = (*seen).max(*mine);
-        }
-        gate.seen[warp.index as usize] = warp.clock;
-        warp.clock += 1;
-        if one.mode != BarMode::Arrive {
-            gate.waiting.push((warp.index, warp.pc));
-            warp.state = State::Barrier(id as u32);
-        }
-        warp.pc += 1;
-        Ok(())
-    }
-
-    /// Lets the warps go on if all have come.
-    fn open(&mut self, id: usize) {
-        let gate = &self.gates[id];
-        let complete = match gate.expected {
-            _ if gate.arrived == 0 => false,
-            Some(threads) => gate.arrived.count_ones() * 32 >= threads,
-            None => {
-                let mut living = self.warps.iter().filter(|warp| warp.state != State::Done);
-                living.all(|warp| gate.arrived >> warp.index & 1 == 1)
-            }
-        };
-        if !complete {
-            return;
-        }
-        let gate = std::mem::take(&mut self.gates[id]);
-        for (index, pc) in gate.waiting {
-            let warp = &mut self.warps[index as usize];
-            for (seen, theirs) in warp.seen.iter_mut().zip(&gate.seen) {
-                *seen = (*seen).max(*theirs);
-            }
-            warp.state = State::Ready;
-            if let Kind::Barrier(one) = &self.launch.code.ops[pc as usize].kind {
-                let value = match one.mode {
-                    BarMode::Popc => gate.holding,
-                    BarMode::And => u32::from(gate.holding == gate.threads),
-                    BarMode::Or => u32::from(gate.holding > 0),
-                    BarMode::Sync | BarMode::Arrive => continue,
-                };
-                warp.set(one.d, &[u64::from(value); 32], warp.active, FULL);
-            }
-        }
-    }
-}
-
-fn is_collective(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Shfl { .. }
-            | Kind::Vote { .. }
-            | Kind::Match { .. }
-            | Kind::Redux { .. }
-            | Kind::WarpBarrier { .. }
-            | Kind::Barrier(_)
-            | Kind::LdMatrix { .. }
-            | Kind::StMatrix { .. }
-            | Kind::Mma { .. }
-    )
 }
