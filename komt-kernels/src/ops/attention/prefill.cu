@@ -98,12 +98,28 @@ template <u32 HEAD_DIM> struct Layout {
 // Starts the copies of keys `tile * KEYS ..` of K or V. `page` of lane l: page l % 4 of the tile.
 template <u32 HEAD_DIM> DEVICE void copy_tile(u32 to, const A *from, u32 kv_dim, const Queries &queries, u32 tile, u32 page) {
     using L = Layout<HEAD_DIM>;
+    const u32 first = queries.first_key - tile * KEYS, span = queries.last_key - queries.first_key;
+    auto seen = [&](u32 key) { return key - first <= span; }; // first <= key <= last, modulo 2^32
+    if constexpr (THREADS % L::UNITS == 0) { // a thread has one unit of every (THREADS / UNITS)-th row
+        constexpr u32 STEP = THREADS / L::UNITS;
+        const u32 row = threadIdx.x / L::UNITS, unit = threadIdx.x % L::UNITS;
+        from += row * kv_dim + unit * 8;
+        to += L::at(row, unit); // STEP is a multiple of 8: the swizzle of all its rows
 #pragma unroll
-    for (u32 turn = 0; turn < KEYS * L::UNITS / THREADS; turn++) {
-        const u32 e = turn * THREADS + threadIdx.x, key = e / L::UNITS, unit = e % L::UNITS;
-        const u32 slot = __shfl_sync(~0u, page, key / PAGE) * PAGE + key % PAGE, absolute = tile * KEYS + key;
-        const bool seen = absolute >= queries.first_key && absolute <= queries.last_key;
-        cp_async16(to + L::at(key, unit), from + u64(slot) * kv_dim + unit * 8, seen);
+        for (u32 i = 0; i < KEYS / PAGE; i++) {
+            const A *of_page = from + u64(__shfl_sync(~0u, page, i)) * (PAGE * kv_dim);
+#pragma unroll
+            for (u32 r = 0; r < PAGE; r += STEP) {
+                cp_async16(to + (i * PAGE + r) * L::ROW_BYTES, of_page + r * kv_dim, seen(i * PAGE + r + row));
+            }
+        }
+    } else {
+#pragma unroll
+        for (u32 turn = 0; turn < KEYS * L::UNITS / THREADS; turn++) {
+            const u32 e = turn * THREADS + threadIdx.x, key = e / L::UNITS, unit = e % L::UNITS;
+            const u32 slot = __shfl_sync(~0u, page, key / PAGE) * PAGE + key % PAGE;
+            cp_async16(to + L::at(key, unit), from + u64(slot) * kv_dim + unit * 8, seen(key));
+        }
     }
 }
 
