@@ -198,10 +198,10 @@ impl Block<'_> {
                     continue;
                 }
                 all = false;
-                for word in 0..4 {
+                for (word, known) in known[row].iter_mut().enumerate() {
                     for byte in 0..4 {
                         let defined = self.shared.defined[at + 4 * word + byte] == 1;
-                        known[row][word] |= if defined { 0xff << (8 * byte) } else { 0 };
+                        *known |= if defined { 0xff << (8 * byte) } else { 0 };
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The `.approx` functions (PTX ISA 9.7.3): evaluated in f64 by the host's libm and rounded once to f32. Their error is therefore at most
-//! 0.5 ulp plus the libm's (well below 2^-50 relative): inside every bound the ISA gives, and not bit-equal to hardware, which is free within
-//! its own bounds (in ulp or relative: ex2 2 ulp + , lg2 2^-22 absolute inside [0.5, 2], rsqrt 2^-22.9, sin/cos 2^-20.5 absolute in
-//! [-pi, pi], tanh 2^-11 relative). Tests that compare with these results must allow the ISA's bounds, not ours.
+//! 0.5 ulp plus the libm's (well below 2^-50 relative): inside every bound that the ISA gives, and not bit-equal to hardware, which is free
+//! within its own (rsqrt 2^-22.9 and tanh 2^-11 relative, sin and cos 2^-20.5 absolute near zero, ex2, lg2, rcp, sqrt and div 1 to 2 ulp).
+//! Tests that compare with a GPU's results must allow the ISA's bounds, not ours.
 //!
 //! ftz and sat are the caller's ([`super::float`] applies them). NaN in, canonical NaN out (there, too).
 

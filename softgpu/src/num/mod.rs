@@ -11,6 +11,7 @@
 
 mod approx;
 mod convert;
+mod double;
 mod float;
 mod int;
 mod round;
@@ -20,9 +21,10 @@ mod tests;
 
 pub use approx::{cos_approx, ex2_approx, lg2_approx, rsqrt_approx, sin_approx, tanh_approx};
 pub use convert::{Conversion, convert, convert_packed};
+pub use double::{f64_add, f64_div, f64_fma, f64_mul, f64_sqrt, f64_sub};
 pub use float::{
     FloatMode, FloatOp, TestKind, f32_add, f32_div, f32_fma, f32_max, f32_min, f32_mul, f32_sqrt, f32_sub,
-    f64_add, f64_div, f64_fma, f64_mul, f64_sqrt, f64_sub, float, fma_f32_warp, testp,
+    float, fma_f32_warp, testp,
 };
 pub use int::{
     Carry, IntOp, PrmtMode, ShfMode, add_carry, bfe, bfi, bfind, brev, clz, dp2a, dp4a, fns, integer, lop3,
