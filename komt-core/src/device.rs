@@ -35,15 +35,13 @@ pub(crate) fn load(dir: &Path, mut options: LoadOptions) -> Result<Model> {
 #[cfg(feature = "cuda")]
 fn load_cuda(ordinal: usize, dir: &Path, options: &mut LoadOptions) -> Result<Model> {
     use half::{bf16, f16};
-    use komt_kernels::{Cuda, Error::UnsupportedDevice};
+    use komt_kernels::{Cuda, cuda};
 
-    let is_f16 = || Ok::<_, Error>(crate::files::TensorFiles::open(dir)?.is_f16());
-    match Cuda::<bf16>::new(ordinal) {
-        Ok(cuda) if !is_f16()? => Model::load_onto(cuda, dir, options, None),
-        Ok(_) | Err(UnsupportedDevice { .. }) => {
-            Model::load_onto(Cuda::<f16>::new(ordinal)?, dir, options, None)
-        }
-        Err(error) => Err(error.into()),
+    let has_bf16 = cuda::device(ordinal)?.has_bf16();
+    if has_bf16 && !crate::files::TensorFiles::open(dir)?.is_f16() {
+        Model::load_onto(Cuda::<bf16>::new(ordinal)?, dir, options, None)
+    } else {
+        Model::load_onto(Cuda::<f16>::new(ordinal)?, dir, options, None)
     }
 }
 

@@ -166,7 +166,7 @@ impl<A: CudaAct> Cuda<A> {
     fn without_recordings(&mut self, error: crate::Error, body: Body<'_, A>) -> Result<()> {
         self.shared.context.check_alive()?;
         self.recordings.are_off = true;
-        let _ = error; // steps work without
+        let _ = self.shared.recording_failure.set(error.to_string());
         self.in_mode(Mode::Step, body)
     }
 

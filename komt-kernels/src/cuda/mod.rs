@@ -36,7 +36,7 @@ pub use options::{CudaCache, CudaOptions};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use transfer::Staging;
 
 /// The 16-bit types that activations, weights and the KV cache may have: `bf16` (sm_80 and newer) or `f16`.
@@ -98,6 +98,7 @@ struct Shared {
     context: Arc<Context>,
     is_sync: bool,
     counts: Counts,
+    recording_failure: OnceLock<String>,
 }
 
 #[derive(Debug, Default)]
@@ -185,7 +186,9 @@ impl<A: CudaAct> Cuda<A> {
         let staging = Mutex::new(Staging::new(&context, &work)?);
         drop(work);
         let (is_sync, counts) = (options.is_sync(), Counts::default());
-        let shared = Shared { kernels, workspace, staging, stream, context, is_sync, counts };
+        let recording_failure = OnceLock::new();
+        let shared =
+            Shared { kernels, workspace, staging, stream, context, is_sync, counts, recording_failure };
         shared.context.set_doing(|doing| doing.sync = is_sync);
         Ok(Self::of(Arc::new(shared)))
     }
@@ -205,6 +208,11 @@ impl<A: CudaAct> Cuda<A> {
         let [launches, recordings, replays] =
             [launches, recordings, replays].map(|count| count.load(Ordering::Relaxed));
         CudaCounts { launches, recordings, replays }
+    }
+
+    /// Why a step could not be recorded, where that ever happened: it ran all the same, as later ones do.
+    pub fn recording_failure(&self) -> Option<&str> {
+        self.shared.recording_failure.get().map(String::as_str)
     }
 
     /// Multiprocessors.

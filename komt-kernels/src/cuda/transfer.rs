@@ -3,7 +3,7 @@
 use super::context::{Context, Garbage, Work};
 use super::{CudaAct, CudaBuf, CudaWeight};
 use crate::{Elem, Error, HostWeight, Result, WeightFormat};
-use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use bytemuck::cast_slice_mut;
 use cudarc::driver::{result, sys};
 use half::{bf16, f16};
 use std::ffi::c_void;
@@ -213,7 +213,7 @@ fn each<A: CudaAct, const N: usize>(
 }
 
 /// Copies the start of `src` to `dst`, and waits until it is there.
-pub(super) fn download<T: Elem + Pod>(
+pub(super) fn download<T: Elem>(
     context: &Context,
     _work: &Work<'_>,
     stream: sys::CUstream,
@@ -221,8 +221,7 @@ pub(super) fn download<T: Elem + Pod>(
     src: &CudaBuf<T>,
 ) -> Result<()> {
     assert!(dst.len() <= src.len(), "download: {} of {} elements", dst.len(), src.len());
-    let _: &[u8] = cast_slice(dst);
-    // SAFETY: the buffer is live and as long; `dst` is not touched until the copy is done.
+    // SAFETY: the buffer is live and as long; an `Elem` may be of any bits; `dst` is not touched until the copy is done.
     unsafe { result::memcpy_dtoh_async(dst, src.ptr(), stream) }
         .map_err(|error| context.failed("cuMemcpyDtoHAsync", error))?;
     // SAFETY: the stream lives.
