@@ -154,7 +154,7 @@ pub enum Error {
         /// What it may be.
         expected: &'static str,
     },
-    /// An operation was made to fail by the observer of a [`Tap`].
+    /// An operation was made to fail by the observer of a [`Tap`](crate::Tap).
     #[error("{op}: stopped by its observer: {reason}")]
     Stopped {
         /// The operation.
