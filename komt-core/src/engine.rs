@@ -255,7 +255,14 @@ impl Engine {
             return Ok(std::mem::take(&mut self.events));
         }
         let Self { model, run, plan, seqs, max_context, .. } = self;
-        let logits = match run.run(plan, Until::Logits) {
+        // As many as the most demanding of them wants.
+        let wanting = self.in_flight.iter().filter(|s| s.wants_logits);
+        let n_decisive = wanting.map(|s| seqs[&s.seq].turn.as_ref()?.n_decisive());
+        let until = match n_decisive.max_by_key(|n| n.unwrap_or(usize::MAX)) {
+            Some(Some(n)) => Until::Largest(n),
+            _ => Until::Logits,
+        };
+        let logits = match run.run(plan, until) {
             Ok(logits) => logits,
             Err(error) => {
                 self.forget_unfinished();

@@ -47,7 +47,7 @@ impl Prefill {
         // Room for one text that goes on over many steps, and for the short ones behind it.
         capacity.n_pages = table_len + max_step_tokens.div_ceil(PAGE) + MAX_SEQS;
         capacity.step.max_logits = match until {
-            Until::Logits => capacity.step.max_tokens,
+            Until::Logits | Until::Largest(_) => capacity.step.max_tokens,
             Until::Hidden => 0,
         };
         let run = model.runner(capacity)?;
@@ -74,7 +74,7 @@ impl Prefill {
         state.pool = PagePool::new(state.pool.n_pages());
         let width = match self.until {
             Until::Hidden => self.model.config().dim,
-            Until::Logits => self.model.config().vocab_size,
+            Until::Logits | Until::Largest(_) => self.model.config().vocab_size,
         };
         let (mut text, mut table) = (0, PageTable::new(table_len));
         while text < texts.len() {

@@ -3,7 +3,7 @@
 use crate::model::{Mistral, Scratch};
 use crate::{Config, Result};
 use komt_cache::{PAGE, StepDims, StepPlan};
-use komt_kernels::{Backend, Elem, KvLayer, Step, StepCapacity};
+use komt_kernels::{Backend, Elem, KvLayer, MAX_CANDIDATES, NO_TOKEN, Step, StepCapacity};
 use std::sync::Arc;
 
 /// What a runner has room for.
@@ -25,6 +25,15 @@ pub struct Runner<B: Backend> {
     capacity: Capacity,
     out: Vec<f32>,    // what came down: logits or hidden states
     act: Vec<B::Act>, // hidden states in the backend's own type
+    largest: Largest<B>,
+}
+
+/// The largest logits of each row, `[max_logits, MAX_CANDIDATES]`, on the device and here.
+struct Largest<B: Backend> {
+    ids: B::Buf<u32>,
+    values: B::Buf<f32>,
+    host_ids: Vec<u32>,
+    host_values: Vec<f32>,
 }
 
 /// Where a step ends.
@@ -32,6 +41,9 @@ pub struct Runner<B: Backend> {
 pub enum Until {
     /// At the logits of the rows that want them: `[n_logits, vocab_size]`.
     Logits,
+    /// There too, but only this many of the largest of each row matter, of which the last is below the one before it; the
+    /// others may come as -inf. What a device finds needs not come down.
+    Largest(usize),
     /// At the final norm, for every row: `[n_tokens, dim]`.
     Hidden,
 }
@@ -50,7 +62,14 @@ impl<B: Backend> Runner<B> {
         let step = Step::<B>::alloc(&mut b, capacity.step)?;
         let out = vec![0.0; (max_logits * c.vocab_size).max(max_tokens * c.dim)];
         let act = vec![B::Act::default(); max_tokens * c.dim];
-        Ok(Self { b, model, scratch, kv, step, capacity, out, act })
+        let n = max_logits * MAX_CANDIDATES;
+        let largest = Largest {
+            ids: b.alloc(n)?,
+            values: b.alloc(n)?,
+            host_ids: vec![0; n],
+            host_values: vec![0.0; n],
+        };
+        Ok(Self { b, model, scratch, kv, step, capacity, out, act, largest })
     }
 
     /// Bytes of the KV cache for one token.
@@ -64,7 +83,44 @@ impl<B: Backend> Runner<B> {
         let step = capacity.step.size_bytes();
         let out = 4 * (max_logits * c.vocab_size).max(max_tokens * c.dim)
             + size_of::<B::Act>() * max_tokens * c.dim;
-        Scratch::<B>::size_bytes(c, max_tokens, max_logits) + 2 * step + out as u64
+        let largest = 2 * 8 * max_logits * MAX_CANDIDATES;
+        Scratch::<B>::size_bytes(c, max_tokens, max_logits) + 2 * step + (out + largest) as u64
+    }
+
+    /// Fills `out` from the `n` largest logits of each row, if the device finds them and they are told from the others.
+    fn largest(&mut self, n_rows: usize, n: usize) -> Result<bool> {
+        let Self { b, scratch, out, largest, .. } = self;
+        let Largest { ids, values, host_ids, host_values } = largest;
+        let found = match n {
+            1 => b.argmax(ids, &scratch.logits)?,
+            2..=MAX_CANDIDATES => b.top_candidates(ids, values, &scratch.logits, n)?,
+            _ => false,
+        };
+        if !found {
+            return Ok(false);
+        }
+        let (ids, values) = (&mut host_ids[..n_rows * n], &mut host_values[..n_rows * n]);
+        b.download(ids, &largest.ids)?;
+        match n {
+            1 => values.fill(0.0), // any number: it is alone
+            _ => b.download(values, &largest.values)?,
+        }
+        let is_told = |values: &[f32]| match values[n.saturating_sub(2)..] {
+            // By more than a rounding or two, so that dividing by a temperature does not make them equal.
+            [last, next] => last - next > 1e-6 * last.abs().max(next.abs()),
+            _ => true,
+        };
+        if ids.contains(&NO_TOKEN) || !values.chunks_exact(n).all(is_told) {
+            return Ok(false);
+        }
+        let vocab_size = self.model.config.vocab_size;
+        for (r, row) in out.chunks_exact_mut(vocab_size).take(n_rows).enumerate() {
+            row.fill(f32::NEG_INFINITY);
+            for (&id, &value) in ids[r * n..][..n].iter().zip(&values[r * n..]) {
+                row[id as usize] = value;
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -85,32 +141,34 @@ pub trait Run: Send {
 
 impl<B: Backend> Run for Runner<B> {
     fn run(&mut self, plan: &mut StepPlan, until: Until) -> Result<&mut [f32]> {
-        let Self { b, model, scratch, kv, step, capacity, out, act } = self;
+        let Self { b, model, scratch, kv, step, capacity, act, .. } = self;
         assert!(plan.n_slots() <= capacity.n_pages * PAGE, "plan of {} slots: {capacity:?}", plan.n_slots());
         let StepDims { n_tokens, n_logits, .. } = plan.dims();
-        let is_decode = until == Until::Logits && plan.is_decode();
+        let is_decode = until != Until::Hidden && plan.is_decode();
         if is_decode {
             plan.pad_to(b.pad_rows(n_tokens).min(capacity.step.max_tokens.min(capacity.step.max_seqs)));
         }
         step.load(b, plan)?;
         scratch.set_rows(plan.dims());
         b.record(is_decode.then(|| plan.dims()), &mut |b| match until {
-            Until::Logits => model.forward(b, scratch, kv, step),
+            Until::Logits | Until::Largest(_) => model.forward(b, scratch, kv, step),
             Until::Hidden => model.hidden(b, scratch, kv, step),
         })?;
-        match until {
-            Until::Logits => {
-                let out = &mut out[..n_logits * model.config.vocab_size];
-                b.download(out, &scratch.logits.buf)?;
-                Ok(out)
-            }
-            Until::Hidden => {
-                let n = n_tokens * model.config.dim;
-                b.download(&mut act[..n], &scratch.h.buf)?;
-                out.iter_mut().zip(&act[..n]).for_each(|(out, act)| *out = act.to_f32());
-                Ok(&mut out[..n])
-            }
+        if until == Until::Hidden {
+            let n = n_tokens * model.config.dim;
+            b.download(&mut act[..n], &scratch.h.buf)?;
+            self.out.iter_mut().zip(&act[..n]).for_each(|(out, act)| *out = act.to_f32());
+            return Ok(&mut self.out[..n]);
         }
+        let n = n_logits * model.config.vocab_size;
+        let is_done = match until {
+            Until::Largest(n) if n_logits > 0 => self.largest(n_logits, n)?,
+            _ => false,
+        };
+        if !is_done {
+            self.b.download(&mut self.out[..n], &self.scratch.logits.buf)?;
+        }
+        Ok(&mut self.out[..n])
     }
 
     fn capacity(&self) -> Capacity {

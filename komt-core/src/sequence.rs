@@ -94,6 +94,11 @@ impl Turn {
         Ok(Self { options, sampler, n_prompt: tokens.len(), text, n_text_ids })
     }
 
+    /// Logits that decide the next token ([`Sampler::n_decisive`]); `None`: all of them are wanted.
+    pub fn n_decisive(&self) -> Option<usize> {
+        if self.options.logprobs.is_some() { None } else { self.sampler.n_decisive() }
+    }
+
     /// Text that is held back, when nothing more comes.
     pub fn flush(&mut self) -> String {
         let Some((decoder, stop)) = &mut self.text else { return String::new() };

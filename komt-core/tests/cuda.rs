@@ -16,7 +16,7 @@ use komt_core::{
     Device, Engine, EngineOptions, Error, Event, GenerateOptions, Isa, LoadOptions, Model, Pooling,
     SamplingParams, Scorer, Token,
 };
-use komt_softgpu::{DeviceSpec, Fault};
+use komt_softgpu::{DeviceSpec, Fault, Options};
 use rounded::Rounded;
 use std::path::Path;
 use support::*;
@@ -128,11 +128,15 @@ fn decoded(model: &Model, texts: &[Vec<u32>], n_decode: usize, options: EngineOp
     rows
 }
 
+/// Ids without a meaning.
+fn prompt(model: &Model, n: usize, seed: u32) -> Vec<u32> {
+    let vocab_size = model.config().vocab_size as u32;
+    (0..n as u32).map(|i| (seed * 97 + i * i * 31 + i * 7 + 3) % vocab_size).collect()
+}
+
 /// A text of the model's own, so that its logits have a shape: a prompt of ids and what the CPU answers to it.
 fn text(cpu: &Model, n_prompt: usize, n_decode: usize, seed: u32) -> Vec<u32> {
-    let vocab_size = cpu.config().vocab_size as u32;
-    let mut ids: Vec<u32> =
-        (0..n_prompt as u32).map(|i| (seed * 97 + i * i * 31 + i * 7 + 3) % vocab_size).collect();
+    let mut ids = prompt(cpu, n_prompt, seed);
     let mut engine =
         Engine::new(cpu, EngineOptions::default().max_context(ids.len() + n_decode + 2)).unwrap();
     let greedy = GenerateOptions::default().max_new_tokens(n_decode).ignore_eos(true);
@@ -246,6 +250,41 @@ fn a_replayed_step_has_the_bits_of_an_eager_one_and_runs_repeat() {
     let counts = cuda.counts();
     eprintln!("{counts:?}");
     assert!(counts.recordings >= 1 && counts.replays >= 40, "{counts:?}");
+}
+
+#[test]
+fn what_the_device_finds_is_what_full_logits_give() {
+    let Some(gpu) = Gpu::open(80) else { return };
+    if let Some(soft) = &gpu.soft {
+        soft.options(&Options { record_launches: true, ..Options::default() });
+    }
+    let model = on_cuda::<bf16>(&demo());
+    let card = SamplingParams { seed: 7, ..SamplingParams::komt_card() };
+    for (sampling, kernel) in [(SamplingParams::greedy(), "argmax"), (card, "argmax_candidates")] {
+        let run = |logprobs: Option<usize>| {
+            let mut how =
+                GenerateOptions::default().sampling(sampling.clone()).max_new_tokens(24).ignore_eos(true);
+            how.logprobs = logprobs;
+            let mut engine = Engine::new(&model, EngineOptions::default().max_context(80)).unwrap();
+            let seqs = [3, 40].map(|n| engine.submit(&prompt(&model, n, 1), how.clone()).unwrap());
+            let mut ids = vec![vec![]; 2];
+            while !engine.is_idle() {
+                for event in engine.step().unwrap() {
+                    if let Event::Token { seq, token } = event {
+                        ids[seqs.iter().position(|&s| s == seq).unwrap()].push(token.id);
+                    }
+                }
+            }
+            let launches = gpu.soft.as_ref().map(|soft| soft.take_launches()).unwrap_or_default();
+            let n = launches.iter().filter(|launch| launch.kernel.contains(kernel)).count();
+            (ids, n)
+        };
+        let (full, n_full) = run(Some(0)); // log-probabilities need all logits
+        let (found, n_found) = run(None);
+        assert_eq!(found, full, "{kernel}");
+        assert_eq!(n_full, 0, "{kernel}");
+        assert!(gpu.soft.is_none() || n_found >= 24, "{kernel}: {n_found} launches");
+    }
 }
 
 /// The software GPU, or a loud word that a card cannot be made to fail.

@@ -44,6 +44,26 @@ impl Sampler {
         &self.params
     }
 
+    /// How many of a row's largest logits decide the draw, whatever the others are: with all others -inf, [`Sampler::sample`]
+    /// returns the same. For top-k that is k and one more, which must be below the k-th by more than a rounding: it shows that
+    /// no other is the k-th's equal. `None`: any logit may matter.
+    pub fn n_decisive(&self) -> Option<usize> {
+        let p = &self.params;
+        let is_plain = p.logit_bias.is_empty()
+            && p.repetition_penalty == 1.0
+            && !has_openai_penalty(p)
+            && p.no_repeat_ngram == 0;
+        // At other temperatures logits become infinite, or equal.
+        let is_tame = (1e-3..=1e3).contains(&p.temperature);
+        match p.top_k {
+            _ if !is_plain => None,
+            _ if p.is_greedy() => Some(1),
+            0 => None,
+            k if is_tame => k.max(p.min_tokens_to_keep).checked_add(1),
+            _ => None,
+        }
+    }
+
     /// The next token.
     ///
     /// `logits`: one row, one value per token; -inf means forbidden. It is scratch: what it holds afterwards has no
