@@ -95,6 +95,12 @@ fn shared_local_and_generic_addresses() {
     let shared = "mov.u32 %r1, tile; mad.lo.u32 %r1, %r0, 16, %r1; add.u32 %r2, %r0, 1;";
     let check =
         |text: &str, expect: fn(u32) -> u32| check_warp(&format!("{shared} {text}"), &words(), expect);
+    check("mov.b64 %d1, {%r2, %r0}; st.shared.u64 [%r1], %d1; ld.shared.u32 %r9, [%r1];", |l| l + 1);
+    check(
+        "ld.param.v2.u32 {%r3, %r4}, [a]; mov.b64 %d1, {%r3, %r4}; sub.s64 %d1, %d1, %in; cvt.u32.u64 %r9, %d1;",
+        |_| 0,
+    );
+    check("ld.param.f32 %r3, [a+4]; mov.b64 {%r4, %r5}, %in; sub.u32 %r9, %r3, %r5;", |_| 0);
     check("st.shared.u32 [%r1], %r2; ld.shared.u32 %r9, [%r1];", |l| l + 1);
     check("st.shared.v2.u32 [%r1+8], {%r0, %r2}; ld.shared.u32 %r9, [%r1+12];", |l| l + 1);
     check(
