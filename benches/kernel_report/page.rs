@@ -110,7 +110,7 @@ fn operation(one: &Counted) -> String {
 fn kernels(build: &Build, seen: &Seen) -> String {
     let mut text = format!(
         "\n## Kernels on sm_{}\n\nThreads and dynamic shared memory are those of the launches above; kernels without any are \
-         for shapes that are not Mistral-7B's. Loads: instructions in the code that load from global memory.\n\n\
+         for other shapes, or of operations that not every step has. Loads: instructions in the code that load from global memory.\n\n\
          | kernel | registers | spilled | shared memory | threads | blocks a multiprocessor | warps of its most | \
          held by | instructions | of 16 bytes / loads |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",

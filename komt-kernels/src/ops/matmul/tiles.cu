@@ -244,10 +244,11 @@ template <int BM, int BN, int BK, int WM, int WN, int WK, int STAGES> struct Til
             }
             return;
         }
-        // Of 16 columns the first 8 are gates, the others the ups of the same outputs.
+        // Of 16 columns the first 8 are gates, the others the ups of the same outputs. Eight lanes take four chunks of each of
+        // two rows, which the swizzle keeps in different banks; of one row they would meet twice.
 #pragma unroll 2
         for (u32 i = thread; i < SLICE * WIDTH / 8; i += GROUP) {
-            const u32 r = i / (WIDTH / 8), half = i % (WIDTH / 8), chunk = half / 2 * 4 + half % 2;
+            const u32 r = i / 16 * 2 + i / 4 % 2, half = i / 8 % 2 * 4 + i % 4, chunk = half / 2 * 4 + half % 2;
             const u32 c = (blockIdx.y * BN + column) / 2 + half * 4;
             if (row + r >= p.rows || c >= hidden) continue;
             const float4 gate = sum4(sums, r, chunk), up = sum4(sums, r, chunk + 2);
