@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use komt_cache::{Logits, PagePool, StepDims, StepPlan};
 use komt_kernels::cuda::{CudaAct, CudaCounts, CudaWeight};
 use komt_kernels::{Backend, Cuda, Error, HostWeight, Result, Rows, StepCapacity, WeightFormat};
+use komt_softgpu::{Options, QueueMode};
 
 #[test]
 fn device_in_words() {
@@ -227,6 +228,31 @@ fn replayed_steps_are_the_eager_ones() {
     fails(cuda).unwrap_err();
     fails(cuda).unwrap_err();
     assert_eq!(model.run(cuda, 2, 5, dims(6)).unwrap(), eager[1]);
+}
+
+/// When the device runs what was launched makes no difference: at the last moment, at odd ones, at once.
+#[test]
+fn any_time_is_right() {
+    let Some(gpu) = Gpu::open(80) else { return };
+    let Some(soft) = &gpu.soft else { return };
+    let mut found = vec![];
+    for queue in [QueueMode::Lazy, QueueMode::Drawn(1), QueueMode::Drawn(2), QueueMode::Thread(1)] {
+        soft.options(&Options { queue, ..Options::default() });
+        let mut t = gpu.twin::<bf16>();
+        let mut model = Model::new(&mut t);
+        let mut all = vec![];
+        for seed in 0..4 {
+            all.push(model.run(&mut t.cuda, seed, 3, dims(ROWS)).unwrap());
+        }
+        // Halves of the pinned memory are filled again while they may still be on their way.
+        let mut buf = t.cuda.alloc::<u32>(100).unwrap();
+        (0..10).for_each(|i| t.cuda.upload(&mut buf, &[i; 100][..100 - 10 * i as usize]).unwrap());
+        let mut back = [0; 100];
+        t.cuda.download(&mut back, &buf).unwrap();
+        assert!((0..100).all(|i| back[i] == 9 - i as u32 / 10), "{queue:?}: {back:?}");
+        found.push(all);
+    }
+    assert!(found.iter().all(|all| *all == found[0]));
 }
 
 /// After a buffer was given back, nothing is replayed that may refer to it.
