@@ -86,6 +86,27 @@ fn generate_without_arguments_answers_the_cards_prompt_beyond_its_window() {
     assert_eq!(told("elsewhere", elsewhere).0, out);
 }
 
+/// `cargo run` puts the build's directories on the library path, and cudarc looks for `libcuda.so` there first.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_software_gpu_is_not_a_device_by_accident() {
+    let gpu = komt_softgpu::SoftGpu::load().unwrap();
+    let deps = gpu.path().parent().unwrap();
+    let searched = format!("{}:{}", deps.parent().unwrap().display(), deps.display());
+    let run =
+        |args: &[&str]| example("generate").args(args).env("LD_LIBRARY_PATH", &searched).output().unwrap();
+    let (_, err) = told("generate", run(&["--max-new-tokens", "2"]));
+    let on = err.split_once(" s, on ").map(|(_, on)| on).unwrap();
+    assert!(!on.contains("software"), "{err}");
+    if !Path::new("/dev/nvidiactl").exists() && !Path::new("/dev/dxg").exists() {
+        // Not merely without a compiler: without a driver.
+        assert!(on.starts_with("CPU (") && on.contains("no driver"), "{err}");
+        let output = run(&["--max-new-tokens", "2", "--device", "cuda"]);
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && err.contains("error: CUDA: no driver"), "{err}");
+    }
+}
+
 #[test]
 fn generate_streams() {
     // A busy machine may let this test sleep until the answer is whole. It will not do so every time.

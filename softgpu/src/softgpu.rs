@@ -136,7 +136,8 @@ impl SoftGpu {
         }
     }
 
-    /// Allocations of device and pinned memory that nobody has freed, those of contexts that are gone included.
+    /// Allocations of device and pinned memory that nobody has freed, those of contexts that are gone included,
+    /// unless they went because of an error.
     pub fn live_allocations(&self) -> usize {
         self.count(&Request::LiveAllocations)
     }
@@ -146,7 +147,8 @@ impl SoftGpu {
         self.count(&Request::LiveBytes)
     }
 
-    /// Streams, events, modules and graphs that nobody has destroyed, those of contexts that are gone included.
+    /// Streams, events, modules and graphs that nobody has destroyed, those of contexts that are gone
+    /// included, unless they went because of an error.
     pub fn live_handles(&self) -> usize {
         self.count(&Request::LiveHandles)
     }

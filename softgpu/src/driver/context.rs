@@ -143,11 +143,12 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the context: what is queued runs first, since its buffers may still be there; what is not freed is counted.
+    /// Ends the context: what is queued runs first, since its buffers may still be there. What is not freed is counted, unless
+    /// the context was broken, when every call that would have freed it failed.
     pub fn end_context(&mut self) {
         let _ = self.finish_all();
         self.wait_until_idle();
-        if let Some(context) = self.context.take() {
+        if let Some(context) = self.context.take().filter(|context| context.sticky.is_none()) {
             self.left_allocations += context.live_allocations();
             self.left_handles += context.live_handles();
         }

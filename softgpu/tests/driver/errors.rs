@@ -115,6 +115,22 @@ fn waiting_can_fail() {
 }
 
 #[test]
+fn what_a_broken_context_takes_along_is_no_leak() {
+    let gpu = gpu(80);
+    let bench = Bench::new();
+    std::mem::forget(bench.stream.clone_htod(&[1u8]).unwrap());
+    gpu.fault(Fault::SynchronizeFails { nth: 1 });
+    assert!(bench.stream.synchronize().is_err());
+    assert_eq!(gpu.live_allocations(), 1);
+    // SAFETY: nothing of the context is used after it.
+    unsafe { sys::cuDevicePrimaryCtxReset_v2(0) }.result().unwrap();
+    assert_eq!((gpu.live_allocations(), gpu.live_bytes(), gpu.live_handles()), (0, 0, 0));
+    let data = bench.ctx.default_stream().clone_htod(&[7u8]).unwrap();
+    assert_eq!(bench.ctx.default_stream().clone_dtoh(&data).unwrap(), [7], "the context works again");
+    std::mem::forget(bench);
+}
+
+#[test]
 fn out_of_bounds_is_an_illegal_address_that_stays() {
     let gpu = quiet(80);
     let bench = Bench::new();
