@@ -1,4 +1,22 @@
 //! Executes kernels, one warp at a time in 32-lane vectors, and checks what hardware would let pass.
+//!
+//! 1. At load, `decode` turns each PTX instruction into one operation: registers numbered by file, constants and special registers in
+//!    registers of their own, the arithmetic a function pointer. What it does not know is an error that names the instruction.
+//! 2. A launch runs its blocks on all cores. A block runs its warps in turn, in an order that the seed chooses, each until it waits
+//!    at a barrier, ends, or has had its turn.
+//! 3. Lanes of a warp run together while they are at one place. Where they part, those at the lowest place go first, so that they
+//!    meet again where paths join. At an instruction that needs several lanes, those that are there wait for the others; a complaint
+//!    follows when these have ended, skip the instruction, or wait elsewhere.
+//!
+//! Checked always: bounds, freed memory, alignment, limits of the launch, missing lanes, deadlock. With [`RunOptions::checks`] also:
+//! - Undefined values. A mask of lanes goes with each register, and a mark with each byte of memory. They pass through arithmetic,
+//!   stores and shuffles, and are a fault where they decide something: as an address, a predicate, a size, a lane.
+//! - Races: see `memory/shadow.rs`. Order comes from barriers alone; flags and fences order nothing here.
+//! - Asynchronous copies: the destination may not be touched before the thread has waited for its group; other warps need a barrier
+//!   too.
+//!
+//! Not modelled: weak memory beyond races; order between lanes of one warp (`bar.warp.sync` only gathers them); caches and time;
+//! textures, clusters, mbarriers, bulk copies, tensor memory, wgmma, cooperative launches.
 
 mod alu;
 mod atomic;
@@ -187,3 +205,6 @@ pub(crate) fn shared_layout(kernel: &Kernel, module: &Module) -> SharedLayout {
     }
     SharedLayout { places, static_bytes: end, dynamic_start: start }
 }
+
+#[cfg(test)]
+mod tests;
