@@ -125,67 +125,92 @@ pub(crate) fn run<A: CudaAct>(
     attn: AttnShape,
 ) -> Result<()> {
     check(out, qkv, kv, step, attn);
-    let (dims, table_len) = (step.dims, step.capacity.table_len);
-    let window = attn.window.map_or(u32::MAX, |window| u32::try_from(window).unwrap_or(u32::MAX));
-    assert!(window > 0 && attn.group() <= PREFILL_ROWS, "attention: {attn:?}");
-    let [decode, combine, prefill] = kernels(attn);
-    let scale = std::f32::consts::LOG2_E / (attn.head_dim as f32).sqrt();
-    let (n_seqs, n_heads, n_kv_heads) = (dims.n_seqs as u32, attn.n_heads as u32, attn.n_kv_heads as u32);
-    let (q_start, pages, positions) = (step.q_start_ptr(), step.pages_ptr(), step.positions_ptr());
-    let (out, qkv, k, v) = (out.buf.ptr(), qkv.buf.ptr(), kv.k.ptr(), kv.v.ptr());
-
+    assert!(attn.window != Some(0) && attn.group() <= PREFILL_ROWS, "attention: {attn:?}");
+    let dims = step.dims;
+    let buffers = [out.buf.ptr(), qkv.buf.ptr(), kv.k.ptr(), kv.v.ptr()];
     // A step of one sequence with several rows has no sequence with one.
     if dims.n_seqs == dims.n_tokens || dims.n_seqs > 1 {
-        let (partials, workspace_bytes) = cuda.workspace();
-        let n_splits =
-            n_splits(attn, dims.n_seqs, table_len, cuda.sm_count() as usize, workspace_bytes) as u32;
-        let params = AttentionDecodeParams {
-            out,
-            qkv,
-            k,
-            v,
-            positions,
-            slots: step.slots_ptr(),
-            q_start,
-            pages,
-            partials,
-            table_len: table_len as u32,
-            window,
-            n_seqs,
-            n_heads,
-            n_kv_heads,
-            n_splits,
-            scale,
-            padding: 0,
-        };
-        let heads = n_kv_heads * attn.group().div_ceil(DECODE_HEADS) as u32;
-        let grid = Grid { blocks: [heads, n_seqs, n_splits], threads: 128, shared_bytes: 0 };
-        cuda.launch(decode, grid, params)?;
-        if n_splits > 1 {
-            let grid = Grid { blocks: [n_heads.div_ceil(4), n_seqs, 1], threads: 128, shared_bytes: 0 };
-            cuda.launch(combine, grid, params)?;
-        }
+        decode(cuda, buffers, step, attn)?;
     }
-    if dims.n_seqs == dims.n_tokens {
+    if dims.n_seqs == dims.n_tokens { Ok(()) } else { prefill(cuda, buffers, step, attn) }
+}
+
+/// Keys that a query sees, as the kernels want it.
+fn window(attn: AttnShape) -> u32 {
+    attn.window.map_or(u32::MAX, |window| u32::try_from(window).unwrap_or(u32::MAX))
+}
+
+/// What scores are multiplied by before they are exponents of 2.
+fn scale(attn: AttnShape) -> f32 {
+    std::f32::consts::LOG2_E / (attn.head_dim as f32).sqrt()
+}
+
+/// Attention of the sequences with one row. `buffers`: out, qkv, k, v.
+fn decode<A: CudaAct>(
+    cuda: &mut Cuda<A>,
+    [out, qkv, k, v]: [u64; 4],
+    step: &Step<Cuda<A>>,
+    attn: AttnShape,
+) -> Result<()> {
+    let [decode, combine, _] = kernels(attn);
+    let (n_seqs, table_len) = (step.dims.n_seqs, step.capacity.table_len);
+    let (partials, workspace_bytes) = cuda.workspace();
+    let n_splits = n_splits(attn, n_seqs, table_len, cuda.sm_count() as usize, workspace_bytes) as u32;
+    let params = AttentionDecodeParams {
+        out,
+        qkv,
+        k,
+        v,
+        positions: step.positions_ptr(),
+        slots: step.slots_ptr(),
+        q_start: step.q_start_ptr(),
+        pages: step.pages_ptr(),
+        partials,
+        table_len: table_len as u32,
+        window: window(attn),
+        n_seqs: n_seqs as u32,
+        n_heads: attn.n_heads as u32,
+        n_kv_heads: attn.n_kv_heads as u32,
+        n_splits,
+        scale: scale(attn),
+        padding: 0,
+    };
+    let heads = params.n_kv_heads * attn.group().div_ceil(DECODE_HEADS) as u32;
+    let grid = Grid { blocks: [heads, params.n_seqs, n_splits], threads: 128, shared_bytes: 0 };
+    cuda.launch(decode, grid, params)?;
+    if n_splits == 1 {
         return Ok(());
     }
+    let blocks = [params.n_heads.div_ceil(4), params.n_seqs, 1]; // a warp for each head
+    cuda.launch(combine, Grid { blocks, threads: 128, shared_bytes: 0 }, params)
+}
+
+/// Attention of the sequences with several rows. `buffers` as above.
+fn prefill<A: CudaAct>(
+    cuda: &mut Cuda<A>,
+    [out, qkv, k, v]: [u64; 4],
+    step: &Step<Cuda<A>>,
+    attn: AttnShape,
+) -> Result<()> {
+    let [_, _, prefill] = kernels(attn);
     let params = AttentionPrefillParams {
         out,
         qkv,
         k,
         v,
-        positions,
-        q_start,
-        pages,
-        table_len: table_len as u32,
-        window,
-        n_seqs,
-        n_heads,
-        n_kv_heads,
-        scale,
+        positions: step.positions_ptr(),
+        q_start: step.q_start_ptr(),
+        pages: step.pages_ptr(),
+        table_len: step.capacity.table_len as u32,
+        window: window(attn),
+        n_seqs: step.dims.n_seqs as u32,
+        n_heads: attn.n_heads as u32,
+        n_kv_heads: attn.n_kv_heads as u32,
+        scale: scale(attn),
     };
-    let tiles = most_tiles(dims.n_tokens, dims.n_seqs, PREFILL_ROWS / attn.group()) as u32;
-    cuda.launch(prefill, Grid { blocks: [tiles, n_kv_heads, 1], threads: 128, shared_bytes: 0 }, params)
+    let tiles = most_tiles(step.dims.n_tokens, step.dims.n_seqs, PREFILL_ROWS / attn.group()) as u32;
+    let grid = Grid { blocks: [tiles, params.n_kv_heads, 1], threads: 128, shared_bytes: 0 };
+    cuda.launch(prefill, grid, params)
 }
 
 #[cfg(test)]
