@@ -240,6 +240,24 @@ fn real_shape<A: CudaAct>(t: &mut Twin<A>, gpu: &Gpu, rows: usize, n: usize, k: 
     }
 }
 
+/// The ways out of shared memory of every tile, with and without partial sums, have no bank conflicts either.
+#[test]
+fn epilogues_without_bank_conflicts() {
+    for spec in [DeviceSpec::sm(80), one_multiprocessor(80)] {
+        let Some(gpu) = Gpu::with(spec) else { return };
+        let Some(soft) = &gpu.soft else { return };
+        soft.options(&Options { record_launches: true, ..Options::default() });
+        let mut t = gpu.twin::<bf16>();
+        for rows in [1, 8, 16, 32, 64, 128] {
+            products(&mut t, rows, 256, 512);
+        }
+        for record in soft.take_launches() {
+            let conflicts = record.counters.bank_conflicts();
+            assert_eq!(conflicts, 0, "{} of {:?} blocks", record.kernel, record.grid);
+        }
+    }
+}
+
 #[test]
 fn real_shapes_in_one_row() {
     let Some(gpu) = Gpu::open(90) else { return };
