@@ -130,6 +130,30 @@ fn steps(seen: &[Seen]) -> Aim {
     }
 }
 
+/// What is below what one could wish, though no aim says so.
+pub fn wishes(builds: &[Build], seen: &[Seen]) -> Vec<String> {
+    let mut wishes = vec![];
+    let shares = builds.iter().flat_map(|build| build.kernels.iter().map(move |one| (build, one)));
+    let main = shares.filter_map(|(build, one)| Some((build, one, one.machine.main_loop?.hmma_share())));
+    for name in ["attention_prefill_128", "matmul_skinny_64"] {
+        let of = main.clone().filter(|(build, one, _)| one.resources.kernel == name && !build.is_f16);
+        let of: Vec<String> =
+            of.map(|(build, _, share)| format!("{:.1} % on sm_{}", 100.0 * share, build.sm)).collect();
+        wishes.push(format!("HMMA is {} of the main loop of `{name}`.", of.join(", ")));
+    }
+    let prefill = |one: &&Counted| matches!(one.case.op, Op::Prefill(_));
+    for seen in seen {
+        let ratios = seen.counted.iter().filter(prefill).filter_map(Counted::streamed_ratio);
+        let most = ratios.fold(0.0, f64::max);
+        wishes.push(format!("Prefill asks for keys and values up to {most:.1} times on sm_{}.", seen.sm()));
+    }
+    let narrow = builds.first().map(|build| build.kernels.iter()).into_iter().flatten();
+    let narrow = narrow.filter(|one| one.machine.loads_16 == 0 && one.machine.loads > 0);
+    let narrow: Vec<String> = narrow.map(|one| format!("`{}`", one.resources.kernel)).collect();
+    wishes.push(format!("No load of {} is 16 bytes wide.", narrow.join(", ")));
+    wishes
+}
+
 /// `what` of every architecture, in order, each once.
 fn by_sm(sms: impl Iterator<Item = u32>, what: impl Fn(u32) -> String) -> Vec<String> {
     let mut sms: Vec<u32> = sms.collect();

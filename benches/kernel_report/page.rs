@@ -11,6 +11,8 @@ pub fn page(builds: &[Build], seen: &[Seen], nvrtc: &str) -> String {
     let mut page = HEAD.to_string();
     let aims = aims::aims(builds, seen);
     page += &aims_section(&aims, seen);
+    page += "\n### Beside the aims\n\n";
+    aims::wishes(builds, seen).iter().for_each(|wish| page += &format!("* {wish}\n"));
     for seen in seen {
         let build = builds.iter().find(|build| build.name() == seen.name());
         page += &operations(seen);
