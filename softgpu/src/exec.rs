@@ -30,6 +30,7 @@ mod counters;
 mod decode;
 mod flow;
 mod global;
+mod lane_races;
 mod run;
 mod shared;
 mod transfer;

@@ -55,6 +55,7 @@ impl Block<'_> {
         }
         gate.seen[warp.index as usize] = warp.clock;
         warp.clock += 1;
+        self.shared.lanes.order(warp.index);
         if one.mode != BarMode::Arrive {
             gate.waiting.push((warp.index, warp.pc));
             warp.state = State::Barrier(id as u32);

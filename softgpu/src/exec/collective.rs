@@ -190,6 +190,8 @@ impl Block<'_> {
                 let lane = mma::ldmatrix_lane(matrix, row);
                 let at = self.shared_at(addrs[lane], 16, lane)?;
                 self.shared_read_check(warp, at, 16, lane)?;
+                // Not noted: when one lane has its result, all rows have been read.
+                self.lane_check_read(warp, at, 16, lane)?;
                 for (word, value) in rows[row].iter_mut().enumerate() {
                     *value = self.shared.load(at + 4 * word, 4) as u32;
                 }
@@ -228,6 +230,8 @@ impl Block<'_> {
                 let lane = mma::ldmatrix_lane(matrix, row);
                 let at = self.shared_at(addrs[lane], 16, lane)?;
                 self.shared_write_check(warp, at, 16, lane)?;
+                self.lane_check_write(warp, at, 16, lane)?;
+                self.lane_note_write(warp, at, 16, lane);
                 for word in 0..4 {
                     let place = at + 4 * word;
                     self.shared.store(place, 4, u64::from(rows[row][word]));

@@ -52,6 +52,7 @@ impl Block<'_> {
         for lane in lanes(mask) {
             let at = self.shared_at(to[lane], bytes, lane)?;
             self.shared_write_check(warp, at, bytes, lane)?;
+            self.lane_check_write(warp, at, bytes, lane)?;
             let mut one = Pending {
                 lane: lane as u32,
                 to: at as u32,
@@ -111,6 +112,7 @@ impl Block<'_> {
                 self.shared.defined[at + byte] = (one.defined >> byte & 1) as u8;
             }
             self.shared_write_check(warp, at, bytes, one.lane as usize)?;
+            self.lane_note_write(warp, at, bytes, one.lane as usize);
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ impl Block<'_> {
             Kind::StMatrix { s, addr, trans } => self.stmatrix(warp, s, addr, *trans)?,
             Kind::Mma { form, d, a, b, c } => warp.mma(form, d, [a, b, c]),
             Kind::Barrier(barrier) => return self.barrier(warp, barrier, mask),
+            Kind::WarpBarrier { .. } => self.shared.lanes.order(warp.index),
             _ => {}
         }
         warp.pc += 1;

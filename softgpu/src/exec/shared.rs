@@ -1,5 +1,6 @@
 //! Shared memory of a block: what has been written, who accessed it, how often the banks were passed over.
 
+use super::lane_races::LaneRaces;
 use super::warp::{Exec, Warp, fault, lanes};
 use super::{Block, ComplaintKind};
 use crate::memory::{Access, Clash, Shadow};
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     /// How many those are.
     pub n_pending: usize,
     pub shadow: Option<Shadow>,
+    pub lanes: LaneRaces,
     /// Number of the block among those that used this memory, as the shadow's launch.
     pub stamp: u32,
 }
@@ -27,6 +29,7 @@ impl Shared {
             pending: vec![false; bytes],
             n_pending: 0,
             shadow: Shadow::new(bytes),
+            lanes: LaneRaces::new(bytes),
             stamp: 0,
         }
     }
@@ -37,6 +40,7 @@ impl Shared {
         self.pending.fill(false);
         self.n_pending = 0;
         self.stamp += 1;
+        (0..32).for_each(|warp| self.lanes.order(warp));
     }
 
     /// An element of 1, 2, 4 or 8 bytes.

@@ -126,6 +126,10 @@ impl Block<'_> {
                 self.shared_read_check(warp, at, bytes, lane)?;
                 last = addrs[lane];
             }
+            if !one.is_atomic {
+                self.lane_check_read(warp, at, bytes, lane)?;
+                self.lane_note_read(warp, at, bytes, lane);
+            }
             for element in 0..one.registers.len() {
                 let place = at + element * width;
                 out.values[element][lane] = self.shared.load(place, width);
@@ -282,6 +286,15 @@ impl Block<'_> {
         for lane in lanes(mask) {
             let at = self.shared_at(addrs[lane], bytes, lane)?;
             self.shared_write_check(warp, at, bytes, lane)?;
+            if !one.is_atomic {
+                self.lane_check_write(warp, at, bytes, lane)?;
+            }
+        }
+        for lane in lanes(mask) {
+            let at = addrs[lane] as usize;
+            if !one.is_atomic {
+                self.lane_note_write(warp, at, bytes, lane);
+            }
             for element in 0..one.registers.len() {
                 let place = at + element * width;
                 self.shared.store(place, width, from.values[element][lane]);

@@ -15,7 +15,17 @@ HERE = Path(__file__).resolve().parent
 
 # Forms of each file. For compute_100 and up NVRTC has another front end: other opcodes for the same source.
 FORMS = {
-    "reduce": ([80, 100], ["missing_first_barrier", "missing_barrier", "barrier_of_warps_only", "divergent_barrier", "early_return"]),
+    "reduce": (
+        [80, 100],
+        [
+            "missing_first_barrier",
+            "missing_barrier",
+            "barrier_of_warps_only",
+            "warp_in_step",
+            "divergent_barrier",
+            "early_return",
+        ],
+    ),
     "scale": ([80, 100], ["off_by_one", "dropped_guard", "misaligned_load"]),
     "copy": ([80, 100], ["missing_wait", "missing_barrier", "dropped_zero_fill", "misaligned"]),
     "pipeline": (

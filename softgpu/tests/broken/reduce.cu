@@ -12,10 +12,12 @@ extern "C" __global__ void reduce(const float *in, float *out) {
 #pragma unroll 1
     for (u32 half = 128; half > 0; half /= 2) {
         if (t < half) {
-            x[t] += x[t + half]; // caught: missing_first_barrier, missing_barrier, barrier_of_warps_only
+            x[t] += x[t + half]; // caught: missing_first_barrier, missing_barrier, barrier_of_warps_only, warp_in_step
         }
 #if defined(BARRIER_OF_WARPS_ONLY) // half 32: warp 0 reads what warp 1 wrote
         __syncwarp();
+#elif defined(WARP_IN_STEP) // the last steps are of one warp, but its lanes need order, too
+        if (half > 32) __syncthreads();
 #elif !defined(MISSING_BARRIER)
         __syncthreads();
 #endif
