@@ -11,11 +11,12 @@
 //! Checked always: bounds, freed memory, alignment, limits of the launch, missing lanes, deadlock. With [`RunOptions::checks`] also:
 //! - Undefined values. A mask of lanes goes with each register, and a mark with each byte of memory. They pass through arithmetic,
 //!   stores and shuffles, and are a fault where they decide something: as an address, a predicate, a size, a lane.
-//! - Races: see `memory/shadow.rs`. Order comes from barriers alone; flags and fences order nothing here.
+//! - Races: see `memory/shadow.rs`; between lanes of one warp, in shared memory: `exec/lane_races.rs`. Order comes from barriers
+//!   alone; flags and fences order nothing here.
 //! - Asynchronous copies: the destination may not be touched before the thread has waited for its group; other warps need a barrier
 //!   too.
 //!
-//! Not modelled: weak memory beyond races; order between lanes of one warp (`bar.warp.sync` only gathers them); caches and time;
+//! Not modelled: weak memory beyond races; order between lanes of one warp in global memory; caches and time;
 //! textures, clusters, mbarriers, bulk copies, tensor memory, wgmma, cooperative launches.
 
 mod alu;
