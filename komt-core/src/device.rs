@@ -21,11 +21,12 @@ pub(crate) fn load(dir: &Path, mut options: LoadOptions) -> Result<Model> {
         Device::Cpu(cpu) => Model::load_onto(Cpu::with(cpu)?, dir, &mut options, None),
         Device::Cuda(ordinal) => load_cuda(ordinal, dir, &mut options),
         Device::Auto => match load_cuda(0, dir, &mut options) {
-            // The device's fault, its size, or a build without it: the CPU may do. What is wrong with the files would be wrong
+            // The device's fault, its size or formats, or a build without it: the CPU may do. What is wrong with the files would be wrong
             // there too.
-            Err(why @ (Error::Device(_) | Error::NotEnoughMemory { .. } | Error::NoCuda)) => {
-                Model::load_onto(Cpu::new()?, dir, &mut options, Some(why.to_string()))
-            }
+            Err(
+                why
+                @ (Error::Device(_) | Error::NotEnoughMemory { .. } | Error::Range { .. } | Error::NoCuda),
+            ) => Model::load_onto(Cpu::new()?, dir, &mut options, Some(why.to_string())),
             loaded => loaded,
         },
     }
