@@ -20,7 +20,7 @@ pub(crate) fn load(dir: &Path, mut options: LoadOptions) -> Result<Model> {
     match options.device {
         Device::Cpu(cpu) => Model::load_onto(Cpu::with(cpu)?, dir, &mut options, None),
         Device::Cuda(ordinal) => load_cuda(ordinal, dir, &mut options),
-        Device::Auto => match load_cuda(0, dir, &mut options) {
+        Device::Auto => match load_whole_on_cuda(dir, &mut options) {
             // The device's fault, its size or formats, or a build without it: the CPU may do. What is wrong with the files would be wrong
             // there too.
             Err(
@@ -30,6 +30,14 @@ pub(crate) fn load(dir: &Path, mut options: LoadOptions) -> Result<Model> {
             loaded => loaded,
         },
     }
+}
+
+/// The first GPU, if an engine fits beside the weights.
+fn load_whole_on_cuda(dir: &Path, options: &mut LoadOptions) -> Result<Model> {
+    options.needs_engine = true;
+    let loaded = load_cuda(0, dir, options);
+    options.needs_engine = false;
+    loaded
 }
 
 /// In bf16 where the device has it, so that weights in bf16 are not rounded; files in f16 run in f16 for the same reason, and

@@ -132,10 +132,13 @@ impl TensorFiles {
         self.tensors.len()
     }
 
-    /// Every tensor is f16.
+    /// Every matrix is f16. (Norms and stray buffers may be wider.)
     #[cfg(feature = "cuda")]
     pub fn is_f16(&self) -> bool {
-        self.tensors.values().all(|tensor| tensor.dtype == Dtype::F16)
+        self.tensors
+            .values()
+            .filter(|tensor| tensor.shape.len() == 2)
+            .all(|tensor| tensor.dtype == Dtype::F16)
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {

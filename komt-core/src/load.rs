@@ -86,12 +86,14 @@ pub struct LoadOptions {
     /// The most memory that the weights, and each engine with them, may take. What the device says is available is a limit
     /// in any case.
     pub memory_limit_bytes: Option<u64>,
+    /// There must be room for an engine, too, before anything is loaded.
+    pub(crate) needs_engine: bool,
     on_progress: Option<OnProgress>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Auto, memory_limit_bytes: None, on_progress: None }
+        Self { device: Device::Auto, memory_limit_bytes: None, needs_engine: false, on_progress: None }
     }
 }
 
@@ -259,8 +261,13 @@ impl Model {
         let files = TensorFiles::open(dir)?;
         let weights_bytes = weights::check(&backend, &config, &files)?;
         let capacity = EngineOptions::default().capacity(&config);
-        options.tell(Progress::Plan(plan::<B>(&config, weights_bytes, capacity)));
-        enough("weights", weights_bytes, options.memory_limit_bytes, backend.available_bytes())?;
+        let plan = plan::<B>(&config, weights_bytes, capacity);
+        options.tell(Progress::Plan(plan));
+        let (what, needed_bytes) = match options.needs_engine {
+            true => ("weights, KV cache and scratch", plan.total_bytes()),
+            false => ("weights", weights_bytes),
+        };
+        enough(what, needed_bytes, options.memory_limit_bytes, backend.available_bytes())?;
         let total_bytes = files.total_bytes();
         let weights = weights::load(&mut backend, &config, &files, &mut |tensor, done_bytes| {
             options.tell(Progress::Weights { tensor, done_bytes, total_bytes });

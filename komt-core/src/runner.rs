@@ -93,7 +93,9 @@ impl<B: Backend> Runner<B> {
         let Largest { ids, values, host_ids, host_values } = largest;
         let found = match n {
             1 => b.argmax(ids, &scratch.logits)?,
-            2..=MAX_CANDIDATES => b.top_candidates(ids, values, &scratch.logits, n)?,
+            2..=MAX_CANDIDATES if n <= scratch.logits.cols => {
+                b.top_candidates(ids, values, &scratch.logits, n)?
+            }
             _ => false,
         };
         if !found {

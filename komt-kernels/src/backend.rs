@@ -44,7 +44,8 @@ impl AttnShape {
 /// The backend owns the number formats: [`Backend::Act`], [`Backend::Kv`] and the packing of [`Backend::Weight`]. The
 /// residual stream is f32 everywhere. Buffers are rows of fixed width, row-major, with the rows in use set per step.
 ///
-/// Inside a forward pass nothing allocates, uploads, compiles or synchronises: only the nine operations are called.
+/// Inside a forward pass nothing allocates, uploads, compiles or synchronises: only the nine operations are called, and
+/// `matmul_swiglu`, which is two of them in one.
 /// Shapes that do not fit together are a bug of the caller and panic with both shapes; errors are the device's.
 pub trait Backend: Sized + Send + 'static {
     /// Memory of the device.
@@ -207,7 +208,7 @@ pub trait Backend: Sized + Send + 'static {
         let _ = (out, logits);
         Ok(false)
     }
-    /// The `k` (at most [`MAX_CANDIDATES`]) largest logits of each row with their ids, `[n_rows, k]` both, largest first and lower
+    /// The `k` (at most [`MAX_CANDIDATES`], and no more than a row has) largest logits of each row with their ids, `[n_rows, k]` both, largest first and lower
     /// ids first among equals. Ids are [`NO_TOKEN`] for a row as in [`Backend::argmax`], and where a backend gives up on
     /// a row, which it may. `false`: not done, the logits are to be downloaded. Default.
     ///

@@ -1,6 +1,7 @@
 //! What a device must do for a Mistral-architecture model.
 //!
-//! [`Backend`] is the table of contents: four ways to move memory, nine operations, two hooks for recording. An
+//! [`Backend`] is the table of contents: four ways to move memory, nine operations, two hooks for recording, and what a device
+//! may add to that, each with a default. An
 //! operation is what one fused kernel does, over rows of fixed width; there is no tensor library underneath. Each has a
 //! folder in `ops/` with its formula, its shape check, a scalar reference that can be trusted by reading, and the fast
 //! paths that are held against it.

@@ -32,6 +32,9 @@ impl<A: CudaAct> Backend for Cuda<A> {
         if ![64, 96, 128].contains(&attn.head_dim) {
             return refuse("head_dim", attn.head_dim, "64, 96 and 128");
         }
+        if attn.group() > 64 {
+            return refuse("query heads for each key head", attn.group(), "64 at most");
+        }
         match widths.iter().find(|(_, width)| width % WIDTH != 0) {
             Some((what, width)) => refuse(what, *width, "multiples of 32"),
             None => Ok(()),

@@ -93,8 +93,10 @@ impl Context {
         let (old, last_id) = contexts.get(&ordinal).cloned().unwrap_or_default();
         found = old.upgrade();
         match &found {
-            Some(context) if context.lost.get().is_none() && context.probe() => return Ok(context.clone()),
-            Some(context) => context.reset(),
+            Some(context) if context.probe() => return Ok(context.clone()),
+            Some(context) if context.lost.get().is_some() => context.reset(),
+            // An error that passes: others may live in this context, and so may we again.
+            Some(context) => return Ok(context.clone()),
             None => {}
         }
         let id = last_id + 1;
@@ -112,7 +114,7 @@ impl Context {
             let handle = unsafe { result::primary_ctx::retain(device_handle) }
                 .map_err(|error| failed("cuDevicePrimaryCtxRetain", error))?;
             // SAFETY: the context was just retained.
-            let works = unsafe { result::ctx::set_current(handle) }.and_then(|()| result::ctx::synchronize());
+            let works = unsafe { result::ctx::set_current(handle) }.and_then(|()| result::mem_get_info());
             let Err(error) = works else {
                 return Ok(Self {
                     device,
@@ -127,7 +129,8 @@ impl Context {
                     was_reset: AtomicBool::new(false),
                 });
             };
-            // SAFETY: nothing of ours lives in it: the context that we had is lost or gone.
+            let is_last = is_last || !is_sticky(error);
+            // SAFETY: nothing of ours lives in it: the context that we had is lost or gone. What others have there is lost, too.
             unsafe {
                 if !is_last {
                     let _ = sys::cuDevicePrimaryCtxReset_v2(device_handle);
@@ -135,7 +138,7 @@ impl Context {
                 let _ = result::primary_ctx::release(device_handle);
             }
             if is_last {
-                return Err(failed("cuCtxSynchronize", error));
+                return Err(failed("cuMemGetInfo", error));
             }
         }
         unreachable!("the last try returns")
@@ -249,6 +252,10 @@ impl Context {
             return;
         }
         if let Err(error) = result::ctx::synchronize() {
+            if !is_sticky(error) {
+                // Another time: somebody else may be recording.
+                self.garbage.lock().unwrap_or_else(PoisonError::into_inner).extend(garbage);
+            }
             let _ = self.failed("cuCtxSynchronize", error);
             return;
         }

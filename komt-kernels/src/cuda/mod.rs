@@ -81,8 +81,8 @@ const WORKSPACE_BYTES: usize = 32 << 20;
 /// activations, cache and step.
 #[derive(Debug)]
 pub struct Cuda<A: CudaAct> {
+    recordings: Recordings, // dropped before the modules whose kernels they refer to
     shared: Arc<Shared>,
-    recordings: Recordings,
     mode: Mode,
     op: &'static str,
     _act: PhantomData<fn() -> A>,

@@ -175,17 +175,6 @@ template <int WARPS> DEVICE float block_sum(float v, float *scratch) {
     return sum;
 }
 
-// Maximum over a block, likewise.
-template <int WARPS> DEVICE float block_max(float v, float *scratch) {
-    v = warp_max(v);
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
-    __syncthreads();
-    float max = scratch[0];
-#pragma unroll
-    for (int i = 1; i < WARPS; i++) max = fmaxf(max, scratch[i]);
-    return max;
-}
-
 // ---- global to shared memory ----------------------------------------------------------------------------------------
 
 // Copies 16 bytes, both addresses 16-byte aligned, or fills with zeros: then `from` is not read. Complete for the thread
@@ -226,22 +215,12 @@ DEVICE void ldmatrix_x4(u32 (&r)[4], u32 row) {
                  : "r"(row)
                  : "memory");
 }
-DEVICE void ldmatrix_x2(u32 (&r)[2], u32 row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(row) : "memory");
-}
 DEVICE void ldmatrix_x4_trans(u32 (&r)[4], u32 row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(row)
                  : "memory");
 }
-DEVICE void ldmatrix_x2_trans(u32 (&r)[2], u32 row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(row)
-                 : "memory");
-}
-
 // c [16, 8] += a [16, 16] . b [16, 8], in f32. With g = lane / 4, t = lane % 4, pairs along k:
 //   a[0] = (g, 2 t)  a[1] = (g + 8, 2 t)  a[2] = (g, 2 t + 8)  a[3] = (g + 8, 2 t + 8)
 //   b0 = (2 t, g)    b1 = (2 t + 8, g)

@@ -30,7 +30,8 @@ use komt_kernels::{
     Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, Isa, KvBuf, KvLayer, RowBuf, Rows, Step, StepCapacity,
     WeightFormat, cpu::CpuWeight,
 };
-use komt_softgpu::{DeviceSpec, Guard, SoftGpu};
+use komt_softgpu::exec::RunOptions;
+use komt_softgpu::{DeviceSpec, Guard, Options, SoftGpu};
 pub use nvrtc::{fetched_nvrtc, has_nvrtc};
 use std::cell::Cell;
 use std::path::Path;
@@ -50,6 +51,11 @@ impl Gpu {
 
     pub fn with(spec: DeviceSpec) -> Option<Self> {
         if is_real() {
+            let is_turing = komt_kernels::cuda::device(0).is_ok_and(|device| !device.has_bf16());
+            if is_turing && spec.arch >= (8, 0) {
+                eprintln!("*** SKIPPED: {} has bf16, the real GPU has not ***", spec.name);
+                return None;
+            }
             eprintln!("on the real GPU, not on {}", spec.name);
             return has_nvrtc().then_some(Self::of(None));
         }
@@ -57,7 +63,12 @@ impl Gpu {
             return None;
         }
         let soft = SoftGpu::lock(&spec).unwrap_or_else(|error| panic!("{error}"));
-        eprintln!("on the software GPU: {}", spec.name);
+        // Each test has an order of warps of its own, the same every time.
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let seed = name.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let run = RunOptions { seed, ..RunOptions::default() };
+        soft.options(&Options { run, ..Options::default() });
+        eprintln!("on the software GPU: {}, order of warps {seed:x}", spec.name);
         Some(Self::of(Some(soft)))
     }
 
