@@ -115,13 +115,13 @@ struct Matrix {
 impl Matrix {
     fn new(rows: usize, cols: usize, format: WeightFormat) -> Self {
         let values = noise(1, rows * cols);
-        let mut bytes = vec![0; rows * cols * format.size_bytes()];
+        let mut bytes = vec![0; rows * cols * format.bytes(1, 1)];
         let store = |(out, &v): (&mut [u8], &f32)| match format {
             WeightFormat::F32 => out.copy_from_slice(&v.to_le_bytes()),
             WeightFormat::F16 => out.copy_from_slice(&f16::from_f32(v).to_le_bytes()),
             WeightFormat::Bf16 => out.copy_from_slice(&bf16::from_f32(v).to_le_bytes()),
         };
-        bytes.par_chunks_exact_mut(format.size_bytes()).zip(&values).for_each(store);
+        bytes.par_chunks_exact_mut(format.bytes(1, 1)).zip(&values).for_each(store);
         let mut cpu = fast();
         // Half of what is there, at most: others use this machine too.
         let room = cpu.available_bytes().unwrap_or(0) as usize / 2;
@@ -133,7 +133,7 @@ impl Matrix {
 
     /// `got = x . w^T` against the scalar reference, in every 61st column: the whole reference would take minutes.
     fn check(&self, case: &str, x: &[f32], got: &[f32]) {
-        let row_bytes = self.cols * self.format.size_bytes();
+        let row_bytes = self.cols * self.format.bytes(1, 1);
         let parts: Vec<&[u8]> = self.bytes.chunks_exact(row_bytes).step_by(61).collect();
         let mut cpu = scalar();
         let (n, outs) = (x.len() / self.cols, parts.len());
@@ -162,7 +162,7 @@ fn matmul_cases(
         let matrix = LazyCell::new(|| Matrix::new(outs, cols, format)); // not made when the filter leaves all cases out
         for n in [1, 8, 64] {
             group.throughput(match n {
-                1 => Throughput::BytesDecimal((outs * cols * format.size_bytes()) as u64),
+                1 => Throughput::BytesDecimal((outs * cols * format.bytes(1, 1)) as u64),
                 n => Throughput::Elements((2 * n * outs * cols) as u64),
             });
             let case = format!("{outs}x{cols}/{format:?}/{n} rows").to_lowercase();

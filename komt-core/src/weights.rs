@@ -193,6 +193,7 @@ impl<B: Backend> Loader<'_, B> {
             }
             WeightFormat::F16 => f16::from_le_bytes(two(i)).to_f32(),
             WeightFormat::Bf16 => bf16::from_le_bytes(two(i)).to_f32(),
+            WeightFormat::Q8 | WeightFormat::Q4 => unreachable!("files have no such vectors"),
         };
         let values: Vec<f32> = (0..len).map(value).collect();
         self.done(name, bytes.len());

@@ -1,6 +1,6 @@
 //! [`Backend`]: everything that a device must do.
 
-use crate::{Elem, HostWeight, KvLayer, Result, Rows, Step, WeightFormat};
+use crate::{Elem, HostWeight, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat};
 use komt_cache::StepDims;
 
 /// No id: what [`Backend::argmax`] says of rows without an answer.
@@ -63,7 +63,7 @@ pub trait Backend: Sized + Send + 'static {
     fn available_bytes(&self) -> Option<u64>;
     /// Bytes that [`Backend::load_weight`] will keep of such a matrix.
     fn weight_bytes(&self, rows: usize, cols: usize, format: WeightFormat) -> u64 {
-        rows as u64 * cols as u64 * format.size_bytes() as u64
+        format.bytes(rows, cols) as u64
     }
 
     /// Whether there are kernels for a model of this shape: its attention, and `widths`, the columns of its matrices. Told
@@ -96,6 +96,19 @@ pub trait Backend: Sized + Send + 'static {
     /// # Errors
     /// `Error::OutOfMemory`.
     fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<Self::Weight>;
+    /// The same of a whole matrix in one piece, which a backend may keep instead of copying it. Default: copies.
+    ///
+    /// # Errors
+    /// Those of [`Backend::load_weight`].
+    fn load_shared(
+        &mut self,
+        rows: usize,
+        cols: usize,
+        format: WeightFormat,
+        bytes: SharedBytes,
+    ) -> Result<Self::Weight> {
+        self.load_weight(HostWeight { rows, cols, format, parts: &[bytes.as_slice()] })
+    }
 
     /// `x[r, :] = table[ids[r], :]`.
     ///

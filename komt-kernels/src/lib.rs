@@ -33,6 +33,7 @@ pub mod cpu;
 pub mod cuda;
 mod error;
 mod ops;
+pub mod quant;
 mod rows;
 mod step;
 mod tap;
@@ -46,7 +47,7 @@ pub use error::{Error, Result};
 pub use rows::{Elem, KvBuf, KvLayer, RowBuf, Rows};
 pub use step::{Step, StepBuf, StepCapacity};
 pub use tap::{Tap, TapEvent};
-pub use weight::{HostWeight, WeightFormat};
+pub use weight::{AlignedBytes, HostWeight, SharedBytes, WeightFormat};
 
 /// Largest head_dim that the attention kernels hold on their stacks.
 pub const MAX_HEAD_DIM: usize = 256;

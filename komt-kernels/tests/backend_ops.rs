@@ -65,7 +65,7 @@ fn weight(cpu: &mut Cpu, values: &[f32], cols: usize, format: WeightFormat) -> <
     // In two parts, at an odd address, as it may lie in a file.
     let mut odd = vec![0];
     odd.extend(&bytes);
-    let row_bytes = cols * format.size_bytes();
+    let row_bytes = cols * format.bytes(1, 1);
     let (a, b) = odd[1..].split_at(bytes.len() / row_bytes / 2 * row_bytes);
     cpu.load_weight(HostWeight { rows: values.len() / cols, cols, format, parts: &[a, b] }).unwrap()
 }

@@ -99,7 +99,7 @@ fn weights_keep_their_values<A: CudaAct>(sm: u32) {
             })
             .unzip();
         let bytes = [vec![0], bytes.concat()].concat();
-        let (first, second) = bytes[1..].split_at(2 * cols * format.size_bytes());
+        let (first, second) = bytes[1..].split_at(2 * cols * format.bytes(1, 1));
         let second = [&[0, 0, 0], second].concat();
         let weight = HostWeight { rows, cols, format, parts: &[first, &second[3..]] };
         let w = cuda.load_weight(weight).unwrap();

@@ -1,6 +1,7 @@
 //! [`Backend`] for [`Cuda`].
 
 use super::{Cuda, CudaAct, CudaBuf, CudaWeight, Mode, transfer};
+use crate::quant::QuantLayout;
 use crate::{AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, Step, WeightFormat, ops};
 use bytemuck::cast_slice;
 use komt_cache::StepDims;
@@ -67,6 +68,16 @@ impl<A: CudaAct> Backend for Cuda<A> {
 
     fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<CudaWeight<A>> {
         weight.check();
+        if weight.format.is_quantised() {
+            let HostWeight { rows, cols, format, parts } = weight;
+            let layout = QuantLayout::new(format, rows, cols);
+            let mut values = vec![0f32; rows * cols];
+            for (r, row) in values.chunks_exact_mut(cols).enumerate() {
+                layout.decode_row(parts[0], r, row);
+            }
+            let parts = [cast_slice(&values)];
+            return self.load_weight(HostWeight { rows, cols, format: WeightFormat::F32, parts: &parts });
+        }
         assert!(self.mode == Mode::Idle, "load_weight within a step");
         if !weight.cols.is_multiple_of(WIDTH) {
             let (what, expected) = ("the width of a matrix", "multiples of 32");

@@ -157,8 +157,8 @@ pub(super) fn weight<A: CudaAct>(
     let HostWeight { rows, cols, format, parts } = weight;
     let mut at = 0; // element of the matrix
     for part in parts {
-        for from in part.chunks(CHUNK * format.size_bytes()) {
-            let n = from.len() / format.size_bytes();
+        for from in part.chunks(CHUNK * format.bytes(1, 1)) {
+            let n = from.len() / format.bytes(1, 1);
             staging.send(stream, data.ptr() + 2 * at as u64, 2 * n, |memory| {
                 convert::<A>(cast_slice_mut(memory), from, format)
                     .map_err(|(i, value)| out_of_range::<A>((at + i) / cols, (at + i) % cols, value))
@@ -190,6 +190,7 @@ fn convert<A: CudaAct>(to: &mut [A], from: &[u8], format: WeightFormat) -> Conve
         (WeightFormat::F32, _) => each(to, from, |bytes: [u8; 4]| f32::from_le_bytes(bytes)),
         (WeightFormat::F16, false) => each(to, from, |bytes| f16::from_le_bytes(bytes).to_f32()),
         (WeightFormat::Bf16, true) => each(to, from, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        (WeightFormat::Q8 | WeightFormat::Q4, _) => unreachable!("quantised matrices come decoded"),
     }
 }
 

@@ -3,7 +3,7 @@
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 
-use crate::cpu::{Cpu, CpuWeight, SharedMut, simd::Stored, with_stored};
+use crate::cpu::{Cpu, CpuWeight, SharedMut, WeightData, simd::Stored, with_stored};
 use crate::{RowBuf, StepBuf};
 
 /// `table`: its rows and columns.
@@ -17,6 +17,16 @@ pub(crate) fn run(cpu: &Cpu, x: &mut RowBuf<Vec<f32>>, table: &CpuWeight, step: 
     check(x, (table.rows, table.cols), step);
     let (dim, ids) = (x.cols, step.ids());
     let out = SharedMut::new(&mut x.buf);
+    if let WeightData::Quant(layout, bytes) = &table.data {
+        let bytes = bytes.as_slice();
+        return cpu.for_ranges(ids.len(), 16, |rows| {
+            for row in rows {
+                // SAFETY: each row belongs to one task.
+                let out = unsafe { out.slice(row * dim, dim) };
+                layout.decode_row(bytes, ids[row] as usize, out);
+            }
+        });
+    }
     with_stored!(table, |data| cpu.for_ranges(ids.len(), 16, |rows| {
         for row in rows {
             // SAFETY: each row belongs to one task.

@@ -10,7 +10,7 @@ mod scalar;
 mod simd;
 
 use crate::RowBuf;
-use crate::cpu::{Cpu, CpuWeight, Isa, SharedMut, dispatch, with_stored};
+use crate::cpu::{Cpu, CpuWeight, Isa, SharedMut, WeightData, dispatch, with_stored};
 
 /// What happens to a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub(crate) fn run(
     epilogue: Epilogue,
 ) {
     check(out, x, (w.rows, w.cols));
+    if let WeightData::Quant(layout, bytes) = &w.data {
+        return scalar::matmul_quant(&mut out.buf, &x.buf, x.rows, layout, bytes.as_slice(), epilogue);
+    }
     if cpu.isa() == Isa::Scalar {
         return with_stored!(w, |data| scalar::matmul(&mut out.buf, &x.buf, x.rows, data, w.cols, epilogue));
     }
