@@ -120,6 +120,7 @@ impl Matrix {
             WeightFormat::F32 => out.copy_from_slice(&v.to_le_bytes()),
             WeightFormat::F16 => out.copy_from_slice(&f16::from_f32(v).to_le_bytes()),
             WeightFormat::Bf16 => out.copy_from_slice(&bf16::from_f32(v).to_le_bytes()),
+            WeightFormat::Q8 | WeightFormat::Q4 => unreachable!("not stored number by number"),
         };
         bytes.par_chunks_exact_mut(format.bytes(1, 1)).zip(&values).for_each(store);
         let mut cpu = fast();

@@ -95,6 +95,7 @@ fn noise(seed: u64, n: usize, format: WeightFormat) -> Vec<f32> {
             WeightFormat::F32 => value,
             WeightFormat::F16 => f16::from_f32(value).to_f32(),
             WeightFormat::Bf16 => bf16::from_f32(value).to_f32(),
+            WeightFormat::Q8 | WeightFormat::Q4 => unreachable!("not stored number by number"),
         }
     };
     let period: Vec<f32> = (0..n.min(65_521)).map(value).collect(); // a prime: no two rows are alike

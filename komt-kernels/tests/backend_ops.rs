@@ -61,6 +61,7 @@ fn weight(cpu: &mut Cpu, values: &[f32], cols: usize, format: WeightFormat) -> <
         WeightFormat::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         WeightFormat::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         WeightFormat::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        WeightFormat::Q8 | WeightFormat::Q4 => unreachable!("quant_matmul.rs has those"),
     };
     // In two parts, at an odd address, as it may lie in a file.
     let mut odd = vec![0];

@@ -96,6 +96,7 @@ fn weights_keep_their_values<A: CudaAct>(sm: u32) {
                 WeightFormat::F32 => (x.to_le_bytes().to_vec(), x),
                 WeightFormat::F16 => (f16::from_f32(x).to_le_bytes().to_vec(), f16::from_f32(x).to_f32()),
                 WeightFormat::Bf16 => (bf16::from_f32(x).to_le_bytes().to_vec(), bf16::from_f32(x).to_f32()),
+                WeightFormat::Q8 | WeightFormat::Q4 => unreachable!("not stored number by number"),
             })
             .unzip();
         let bytes = [vec![0], bytes.concat()].concat();
