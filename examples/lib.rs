@@ -5,8 +5,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use komt_core::kernels::Backend;
 use komt_core::{
-    CpuOptions, Device, Engine, EngineOptions, GenerateOptions, Isa, LoadOptions, Model, Progress, Template,
-    Tokenizer,
+    CpuOptions, Device, Engine, EngineOptions, GenerateOptions, Isa, LoadOptions, Model, Precision, Progress,
+    Template, Tokenizer,
 };
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -16,9 +16,6 @@ use std::time::Instant;
 
 /// An example's result: the error is for the user to read.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-const ISAS: [(&str, Isa); 4] =
-    [("scalar", Isa::Scalar), ("portable", Isa::Portable), ("avx2", Isa::Avx2), ("avx512", Isa::Avx512)];
 
 #[allow(missing_docs)] // Each field's comment is its help text.
 mod flags {
@@ -44,8 +41,11 @@ mod flags {
         #[arg(long, value_name = "N")]
         pub threads: Option<usize>,
         /// Kernels of the CPU, which this chooses [default: the best that it has]
-        #[arg(long, value_parser = PossibleValuesParser::new(ISAS.map(|(name, _)| name)))]
+        #[arg(long, value_parser = PossibleValuesParser::new(Isa::ALL.map(Isa::name)))]
         pub isa: Option<String>,
+        /// How exactly the CPU, which this chooses, multiplies: `fast` may round the input of a matmul [default: fast]
+        #[arg(long, value_parser = ["exact", "fast"])]
+        pub precision: Option<String>,
     }
 
     #[derive(Debug, Clone, Args)]
@@ -177,11 +177,12 @@ impl ModelArgs {
 
     fn device(&self) -> Result<Device> {
         let cpu = self.cpu();
+        let chosen = self.threads.is_some() || self.isa.is_some() || self.precision.is_some();
         match self.device {
-            Device::Cuda(_) if cpu != CpuOptions::default() => {
-                Err("--threads and --isa are of the CPU, --device asks for CUDA".into())
+            Device::Cuda(_) if chosen => {
+                Err("--threads, --isa and --precision are of the CPU, --device asks for CUDA".into())
             }
-            Device::Auto if cpu == CpuOptions::default() => Ok(Device::Auto),
+            Device::Auto if !chosen => Ok(Device::Auto),
             Device::Auto | Device::Cpu(_) => Ok(Device::Cpu(cpu)),
             device => Ok(device),
         }
@@ -191,7 +192,10 @@ impl ModelArgs {
     pub fn cpu(&self) -> CpuOptions {
         let mut cpu = CpuOptions::default();
         cpu.threads = self.threads;
-        cpu.isa = ISAS.iter().find(|(name, _)| Some(*name) == self.isa.as_deref()).map(|&(_, isa)| isa);
+        cpu.isa = self.isa.as_deref().and_then(Isa::from_name);
+        if self.precision.as_deref() == Some("exact") {
+            cpu.precision = Precision::Exact;
+        }
         cpu
     }
 

@@ -60,7 +60,7 @@ pub use error::{Error, Result};
 pub use hub::HubOptions;
 pub use komt_cache as cache;
 pub use komt_kernels as kernels;
-pub use komt_kernels::{Cpu, CpuOptions, Isa};
+pub use komt_kernels::{Cpu, CpuOptions, Isa, Precision};
 pub use komt_sample as sample;
 pub use komt_sample::SamplingParams;
 pub use komt_tokenize as tokenize;

@@ -15,12 +15,20 @@ pub enum Error {
         bytes: usize,
     },
     /// An instruction set that this machine does not have.
-    #[error("{isa:?} was asked for, this CPU has {best:?}")]
+    #[error("{isa:?} was asked for, this CPU (or the variable KOMT_ISA) has {best:?}")]
     IsaUnavailable {
         /// What was asked for.
         isa: Isa,
         /// The best that is there.
         best: Isa,
+    },
+    /// The variable `KOMT_ISA` has a word that is no instruction set.
+    #[error("KOMT_ISA: expected {names}, found {found:?}")]
+    UnknownIsa {
+        /// What it has.
+        found: String,
+        /// What it may have.
+        names: String,
     },
     /// A number of threads that makes no sense.
     #[error("threads: expected 1 to {max}, found {found}")]

@@ -40,7 +40,7 @@ mod tap;
 mod weight;
 
 pub use backend::{AttnShape, Backend, MAX_CANDIDATES, NO_TOKEN};
-pub use cpu::{Cpu, CpuOptions, Isa};
+pub use cpu::{Cpu, CpuOptions, Isa, Precision};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use error::{Error, Result};

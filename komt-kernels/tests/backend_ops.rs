@@ -7,7 +7,8 @@
 use half::{bf16, f16};
 use komt_cache::{Logits, PagePool, PageTable, StepPlan, ring_len};
 use komt_kernels::{
-    AttnShape, Backend, Cpu, CpuOptions, HostWeight, Isa, KvLayer, Rows, Step, StepCapacity, WeightFormat,
+    AttnShape, Backend, Cpu, CpuOptions, HostWeight, Isa, KvLayer, Precision, Rows, Step, StepCapacity,
+    WeightFormat,
 };
 
 /// For operations without long sums of mixed signs: a few roundings of 2^-24 (4e-15 each when squared) and `exp` (2 units
@@ -22,7 +23,7 @@ fn dot_bound(n: usize) -> f64 {
 }
 
 fn cpu(isa: Isa) -> Cpu {
-    Cpu::with(CpuOptions::default().isa(isa).threads(2)).unwrap()
+    Cpu::with(CpuOptions::default().isa(isa).threads(2).precision(Precision::Exact)).unwrap()
 }
 
 fn fast() -> Vec<Isa> {

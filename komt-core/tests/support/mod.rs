@@ -2,7 +2,9 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use komt_core::kernels::Tap;
-use komt_core::{Cpu, CpuOptions, EmbedOptions, Embedder, Isa, LoadOptions, Model, Pooling, Scorer};
+use komt_core::{
+    Cpu, CpuOptions, EmbedOptions, Embedder, Isa, LoadOptions, Model, Pooling, Precision, Scorer,
+};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -49,7 +51,7 @@ pub fn smollm2() -> Option<PathBuf> {
 }
 
 pub fn cpu(isa: Isa) -> Cpu {
-    Cpu::with(CpuOptions::default().isa(isa).threads(2)).unwrap()
+    Cpu::with(CpuOptions::default().isa(isa).threads(2).precision(Precision::Exact)).unwrap()
 }
 
 pub fn load(dir: &Path, isa: Isa) -> Model {

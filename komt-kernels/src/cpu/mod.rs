@@ -4,7 +4,10 @@
 //! f32. Results do not depend on the number of threads, on the rows that share a step, or on how a prompt is cut into
 //! chunks: every output element is computed by one task in an order that only its own inputs determine.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod isa;
+mod options;
 pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -19,39 +22,17 @@ use half::{bf16, f16};
 pub use isa::Isa;
 pub(crate) use isa::{Kernel, dispatch};
 use komt_cache::StepDims;
+pub use options::{CpuOptions, Precision};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// How a [`Cpu`] is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct CpuOptions {
-    /// Threads; `None`: one for each core that this process may use.
-    pub threads: Option<usize>,
-    /// Kernels; `None`: the best that the CPU has.
-    pub isa: Option<Isa>,
-}
-
-impl CpuOptions {
-    /// With this number of threads.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// With these kernels.
-    pub fn isa(mut self, isa: Isa) -> Self {
-        self.isa = Some(isa);
-        self
-    }
-}
 
 /// The CPU backend. Cloning is cheap: clones share the thread pool.
 #[derive(Debug, Clone)]
 pub struct Cpu {
     pool: Arc<rayon::ThreadPool>,
     isa: Isa,
+    precision: Precision,
 }
 
 /// A matrix `[rows, cols]` in its stored type, row-major.
@@ -87,7 +68,7 @@ impl Cpu {
     /// The best kernels, one thread for each core.
     ///
     /// # Errors
-    /// When the threads cannot be started.
+    /// When the threads cannot be started, or the variable `KOMT_ISA` names no instruction set.
     pub fn new() -> Result<Self> {
         Self::with(CpuOptions::default())
     }
@@ -95,8 +76,9 @@ impl Cpu {
     /// As `options` say.
     ///
     /// # Errors
-    /// When the threads cannot be started or the CPU lacks the instructions asked for.
+    /// When the threads cannot be started, the CPU lacks the instructions asked for, or the variable `KOMT_ISA` names none.
     pub fn with(options: CpuOptions) -> Result<Self> {
+        Isa::check_cap()?;
         let isa = options.isa.unwrap_or_else(Isa::detect);
         isa.check()?;
         // More than any machine has cores, and few enough that all of them start at once.
@@ -109,12 +91,17 @@ impl Cpu {
             .thread_name(|i| format!("komt-{i}"))
             .build()
             .map_err(|error| Error::ThreadPool { reason: error.to_string() })?;
-        Ok(Self { pool: Arc::new(pool), isa })
+        Ok(Self { pool: Arc::new(pool), isa, precision: options.precision })
     }
 
     /// The kernels in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// How exactly a matmul takes its input.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Threads of the pool.

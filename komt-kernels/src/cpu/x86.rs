@@ -12,6 +12,10 @@ pub(crate) struct Avx2(());
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(());
 
+/// Proof that the CPU has AVX-512 F, BW, VL and VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Vnni(());
+
 impl Avx2 {
     pub(crate) fn new() -> Option<Self> {
         let found = is_x86_feature_detected!("avx2")
@@ -24,6 +28,15 @@ impl Avx2 {
 impl Avx512 {
     pub(crate) fn new() -> Option<Self> {
         (is_x86_feature_detected!("avx512f") && Avx2::new().is_some()).then_some(Self(()))
+    }
+}
+
+impl Avx512Vnni {
+    pub(crate) fn new() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        (found && Avx512::new().is_some()).then_some(Self(()))
     }
 }
 
