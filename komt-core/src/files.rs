@@ -1,5 +1,6 @@
 //! [`TensorFiles`]: the safetensors files of a model directory, memory-mapped.
 
+use crate::source::{TensorData, TensorSource};
 use crate::{Error, Result};
 use komt_kernels::WeightFormat;
 use memmap2::Mmap;
@@ -14,7 +15,7 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// All tensors of a model, in one file or in the shards of an index.
 pub(crate) struct TensorFiles {
-    pub dir: PathBuf,
+    dir: PathBuf,
     shards: Vec<Mmap>,
     tensors: BTreeMap<String, Tensor>,
 }
@@ -122,38 +123,28 @@ impl TensorFiles {
         self.shards.push(map);
         Ok(())
     }
+}
 
-    /// Bytes of all tensors.
-    pub fn total_bytes(&self) -> u64 {
-        self.tensors.values().map(|tensor| tensor.bytes.len() as u64).sum()
+impl TensorSource for TensorFiles {
+    fn path(&self) -> &Path {
+        &self.dir
     }
 
-    pub fn n_tensors(&self) -> usize {
-        self.tensors.len()
+    fn names(&self) -> Vec<&str> {
+        self.tensors.keys().map(String::as_str).collect()
     }
 
-    /// Every matrix is f16. (Norms and stray buffers may be wider.)
-    #[cfg(feature = "cuda")]
-    pub fn is_f16(&self) -> bool {
-        self.tensors
-            .values()
-            .filter(|tensor| tensor.shape.len() == 2)
-            .all(|tensor| tensor.dtype == Dtype::F16)
+    fn bytes(&self, name: &str) -> u64 {
+        self.tensors.get(name).map_or(0, |tensor| tensor.bytes.len() as u64)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    /// Bytes and format of a tensor that must have this shape.
-    pub fn get(&self, name: &str, shape: &[usize]) -> Result<(&[u8], WeightFormat)> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<TensorData<'_>> {
         let format = self.format(name, shape)?;
         let tensor = &self.tensors[name];
-        Ok((&self.shards[tensor.shard][tensor.bytes.clone()], format))
+        Ok(TensorData::Plain(format, &self.shards[tensor.shard][tensor.bytes.clone()]))
     }
 
-    /// Format of a tensor that must have this shape.
-    pub fn format(&self, name: &str, shape: &[usize]) -> Result<WeightFormat> {
+    fn format(&self, name: &str, shape: &[usize]) -> Result<WeightFormat> {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(Error::Tensors {
                 dir: self.dir.clone(),
@@ -180,8 +171,8 @@ impl TensorFiles {
         }
     }
 
-    /// Gives the mapped pages of a tensor back: it was copied, and will be read from the file if asked for again.
-    pub fn release(&self, name: &str) {
+    /// Gives the mapped pages back; they will be read from the file if asked for again.
+    fn release(&self, name: &str) {
         #[cfg(unix)]
         if let Some(Tensor { shard, bytes, .. }) = self.tensors.get(name) {
             let advice = memmap2::UncheckedAdvice::DontNeed;

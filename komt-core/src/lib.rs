@@ -41,6 +41,7 @@ mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod load;
+mod matrix;
 mod model;
 mod options;
 mod prefill;
@@ -48,6 +49,7 @@ mod runner;
 mod scorer;
 mod sequence;
 mod session;
+mod source;
 mod stop;
 mod weights;
 
@@ -66,6 +68,7 @@ pub use komt_sample::SamplingParams;
 pub use komt_tokenize as tokenize;
 pub use komt_tokenize::{Message, Role, StreamDecoder, Template, Tokenizer};
 pub use load::{LoadOptions, MemoryPlan, Model, Progress};
+pub use matrix::Weights;
 pub use options::{EngineOptions, GenerateOptions};
 pub use scorer::{Score, Scorer};
 pub use sequence::{FinishReason, Token};

@@ -1,12 +1,11 @@
 //! [`Model`]: a model directory, loaded.
 
 use crate::Device;
-use crate::files::TensorFiles;
 use crate::model::Mistral;
-use crate::options::generation_config;
 use crate::runner::{Capacity, Run, Runner};
-use crate::{Config, EngineOptions, Error, GenerateOptions, Result, weights};
-use komt_kernels::Backend;
+use crate::source::ModelFiles;
+use crate::{Config, EngineOptions, Error, GenerateOptions, Result, Weights, weights};
+use komt_kernels::{Backend, CpuOptions};
 use komt_tokenize::Tokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,6 +85,8 @@ pub struct LoadOptions {
     /// The most memory that the weights, and each engine with them, may take. What the device says is available is a limit
     /// in any case.
     pub memory_limit_bytes: Option<u64>,
+    /// What matrices are kept as.
+    pub weights: Weights,
     /// There must be room for an engine, too, before anything is loaded.
     pub(crate) needs_engine: bool,
     on_progress: Option<OnProgress>,
@@ -93,16 +94,23 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Auto, memory_limit_bytes: None, needs_engine: false, on_progress: None }
+        Self {
+            device: Device::Auto,
+            memory_limit_bytes: None,
+            weights: Weights::default(),
+            needs_engine: false,
+            on_progress: None,
+        }
     }
 }
 
 impl std::fmt::Debug for LoadOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { device, memory_limit_bytes, .. } = self;
+        let Self { device, memory_limit_bytes, weights, .. } = self;
         f.debug_struct("LoadOptions")
             .field("device", device)
             .field("memory_limit_bytes", memory_limit_bytes)
+            .field("weights", weights)
             .finish()
     }
 }
@@ -117,6 +125,12 @@ impl LoadOptions {
     /// With this limit to the memory of the weights, and of the weights and any one engine.
     pub fn memory_limit_bytes(mut self, bytes: u64) -> Self {
         self.memory_limit_bytes = Some(bytes);
+        self
+    }
+
+    /// With matrices kept as this: quantised or converted while they are loaded, one by one.
+    pub fn weights(mut self, weights: Weights) -> Self {
+        self.weights = weights;
         self
     }
 
@@ -243,46 +257,48 @@ impl Model {
         dir: impl AsRef<Path>,
         mut options: LoadOptions,
     ) -> Result<Self> {
-        Self::load_onto(backend, dir.as_ref(), &mut options, None)
+        Self::load_onto(backend, &ModelFiles::open(dir.as_ref())?, &mut options, None)
     }
 
     /// The same; `why_cpu` is what [`Model::why_cpu`] will say.
     pub(crate) fn load_onto<B: Backend + Clone + Sync>(
         mut backend: B,
-        dir: &Path,
+        files: &ModelFiles,
         options: &mut LoadOptions,
         why_cpu: Option<String>,
     ) -> Result<Self> {
-        let config = Config::from_file(&dir.join("config.json"))?;
-        let tokenizer = dir.join("tokenizer.json").exists().then(|| Tokenizer::from_dir(dir)).transpose()?;
-        check_vocabulary(&config, tokenizer.as_ref())?;
-        let (generation_eos, defaults) =
-            generation_config(&dir.join("generation_config.json"))?.unwrap_or_default();
-        let files = TensorFiles::open(dir)?;
-        let weights_bytes = weights::check(&backend, &config, &files)?;
-        let capacity = EngineOptions::default().capacity(&config);
-        let plan = plan::<B>(&config, weights_bytes, capacity);
+        let ModelFiles { config, tensors, .. } = files;
+        let weights_bytes = weights::check(&backend, config, &**tensors, options.weights)?;
+        let capacity = EngineOptions::default().capacity(config);
+        let plan = plan::<B>(config, weights_bytes, capacity);
         options.tell(Progress::Plan(plan));
         let (what, needed_bytes) = match options.needs_engine {
             true => ("weights, KV cache and scratch", plan.total_bytes()),
             false => ("weights", weights_bytes),
         };
         enough(what, needed_bytes, options.memory_limit_bytes, backend.available_bytes())?;
-        let total_bytes = files.total_bytes();
-        let weights = weights::load(&mut backend, &config, &files, &mut |tensor, done_bytes| {
-            options.tell(Progress::Weights { tensor, done_bytes, total_bytes });
-        })?;
-        let eos = [generation_eos, config.eos.clone(), tokenizer.iter().filter_map(Tokenizer::eos).collect()]
+        let total_bytes = tensors.names().iter().map(|name| tensors.bytes(name)).sum();
+        let weights = weights::Loading {
+            files: &**tensors,
+            weights: options.weights,
+            cpu: if let Device::Cpu(cpu) = options.device { cpu } else { CpuOptions::default() },
+            on_tensor: &mut |tensor, done_bytes| {
+                options.tell(Progress::Weights { tensor, done_bytes, total_bytes });
+            },
+        };
+        let weights = weights::load(&mut backend, config, weights)?;
+        let of_tokenizer = files.tokenizer.iter().filter_map(Tokenizer::eos).collect();
+        let eos = [files.eos.clone(), config.eos.clone(), of_tokenizer]
             .into_iter()
             .find(|ids| !ids.is_empty())
             .unwrap_or_default();
         let on_device = Box::new(Loaded { backend, weights: Arc::new(weights) });
         let inner = Inner {
-            dir: dir.into(),
-            config,
-            tokenizer,
+            dir: files.path.clone(),
+            config: config.clone(),
+            tokenizer: files.tokenizer.clone(),
             eos,
-            options: defaults,
+            options: files.options.clone(),
             weights_bytes,
             memory_limit_bytes: options.memory_limit_bytes,
             on_device,
@@ -366,12 +382,6 @@ impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model").field("dir", &self.inner.dir).field("device", &self.device_name()).finish()
     }
-}
-
-/// The tokenizer may have fewer ids than the model (padded tables are common), never more.
-fn check_vocabulary(config: &Config, tokenizer: Option<&Tokenizer>) -> Result<()> {
-    let (tokenizer, model) = (tokenizer.map_or(0, Tokenizer::vocab_size), config.vocab_size);
-    if tokenizer > model { Err(Error::Vocabulary { tokenizer, model }) } else { Ok(()) }
 }
 
 /// The smaller of the user's limit and what the device has must be enough.

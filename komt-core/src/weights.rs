@@ -1,17 +1,12 @@
-//! Names, shapes and packing of the weights: from [`TensorFiles`] to [`Mistral`].
+//! Names, shapes and packing of the weights: from a [`TensorSource`] to [`Mistral`].
 
-use crate::files::TensorFiles;
+use crate::matrix::Packed;
 use crate::model::{Layer, Mistral};
-use crate::{Config, Error, Result};
-use half::{bf16, f16};
-use komt_kernels::{Backend, HostWeight, WeightFormat};
+use crate::source::{TensorData, TensorSource};
+use crate::{Config, Error, Result, Weights};
+use komt_kernels::quant::RowSource;
+use komt_kernels::{Backend, Cpu, CpuOptions, HostWeight};
 use std::collections::BTreeSet;
-
-/// Matrices of a model that one `Backend::load_weight` packs: their names, and rows each.
-struct Packed {
-    parts: Vec<(String, usize)>,
-    cols: usize,
-}
 
 /// The tensors of a layer, in Hugging Face's names (modeling_mistral.py).
 struct LayerNames {
@@ -26,32 +21,33 @@ struct LayerNames {
 const NORM: &str = "model.norm.weight";
 
 fn embed(c: &Config) -> Packed {
-    Packed { parts: vec![("model.embed_tokens.weight".into(), c.vocab_size)], cols: c.dim }
+    Packed::one("model.embed_tokens.weight".into(), c.vocab_size, c.dim).of_vocabulary()
 }
 
 fn lm_head(c: &Config) -> Packed {
-    Packed { parts: vec![("lm_head.weight".into(), c.vocab_size)], cols: c.dim }
+    Packed::one("lm_head.weight".into(), c.vocab_size, c.dim).of_vocabulary()
 }
 
 fn layer(c: &Config, i: usize) -> LayerNames {
     let name = |tensor: &str| format!("model.layers.{i}.{tensor}.weight");
-    let packed = |cols, parts: &[(&str, usize)]| Packed {
-        parts: parts.iter().map(|&(tensor, rows)| (name(tensor), rows)).collect(),
-        cols,
+    let packed = |tensor, cols, parts: &[(&str, usize)]| {
+        Packed::of(name(tensor), parts.iter().map(|&(tensor, rows)| (name(tensor), rows)).collect(), cols)
     };
     let (q, kv) = (c.q_dim(), c.kv_dim());
+    let qkv = [("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)];
+    let gate_up = [("mlp.gate_proj", c.hidden_dim), ("mlp.up_proj", c.hidden_dim)];
     LayerNames {
         attn_norm: name("input_layernorm"),
-        wqkv: packed(c.dim, &[("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)]),
-        wo: packed(q, &[("self_attn.o_proj", c.dim)]),
+        wqkv: packed("self_attn.qkv_proj", c.dim, &qkv),
+        wo: Packed::one(name("self_attn.o_proj"), c.dim, q),
         ffn_norm: name("post_attention_layernorm"),
-        w_gate_up: packed(c.dim, &[("mlp.gate_proj", c.hidden_dim), ("mlp.up_proj", c.hidden_dim)]),
-        w_down: packed(c.hidden_dim, &[("mlp.down_proj", c.dim)]),
+        w_gate_up: packed("mlp.gate_up_proj", c.dim, &gate_up),
+        w_down: Packed::one(name("mlp.down_proj"), c.dim, c.hidden_dim),
     }
 }
 
 /// All matrices and all vectors of a model.
-fn tensors(c: &Config) -> (Vec<Packed>, Vec<String>) {
+pub(crate) fn tensors(c: &Config) -> (Vec<Packed>, Vec<String>) {
     let (mut matrices, mut vectors) = (vec![embed(c)], vec![NORM.to_string()]);
     for names in (0..c.n_layers).map(|i| layer(c, i)) {
         matrices.extend([names.wqkv, names.wo, names.w_gate_up, names.w_down]);
@@ -70,35 +66,37 @@ fn is_ignored(c: &Config, name: &str) -> bool {
 
 /// The names that the files have must be those that the configuration needs; each must have its shape and a type that is
 /// read. Returns the bytes that the backend will keep.
-pub(crate) fn check<B: Backend>(b: &B, c: &Config, files: &TensorFiles) -> Result<u64> {
-    if c.n_layers > files.n_tensors() {
+pub(crate) fn check<B: Backend>(
+    b: &B,
+    c: &Config,
+    files: &dyn TensorSource,
+    weights: Weights,
+) -> Result<u64> {
+    let names = files.names();
+    if c.n_layers > names.len() {
         return Err(Error::Config {
-            path: files.dir.join("config.json"),
+            path: files.path().join("config.json"),
             field: "num_hidden_layers".into(),
-            expected: format!("no more than the {} tensors of the files", files.n_tensors()),
+            expected: format!("no more than the {} tensors of the files", names.len()),
             found: c.n_layers.to_string(),
         });
     }
     b.check_shape(c.attn(), &[("dim", c.dim), ("q_dim", c.q_dim()), ("hidden_dim", c.hidden_dim)])?;
     let (matrices, vectors) = tensors(c);
-    let needed: BTreeSet<&str> = matrices
-        .iter()
-        .flat_map(|m| &m.parts)
-        .map(|(name, _)| name.as_str())
-        .chain(vectors.iter().map(String::as_str))
-        .collect();
-    let found: BTreeSet<&str> = files.names().filter(|name| !is_ignored(c, name)).collect();
+    let parts = matrices.iter().flat_map(|matrix| matrix.parts(files)).map(|(name, _)| name.as_str());
+    let needed: BTreeSet<&str> = parts.chain(vectors.iter().map(String::as_str)).collect();
+    let found: BTreeSet<&str> = names.into_iter().filter(|name| !is_ignored(c, name)).collect();
     let list = |a: &BTreeSet<&str>, b: &BTreeSet<&str>| {
         a.difference(b).map(|name| name.to_string()).collect::<Vec<_>>()
     };
     let (missing, unknown) = (list(&needed, &found), list(&found, &needed));
     if !missing.is_empty() || !unknown.is_empty() {
-        return Err(Error::Tensors { dir: files.dir.clone(), missing, unknown });
+        return Err(Error::Tensors { dir: files.path().into(), missing, unknown });
     }
     let mut bytes = 0;
     for matrix in &matrices {
-        let format = matrix.format(files)?;
-        bytes += b.weight_bytes(matrix.rows(), matrix.cols, format);
+        let format = matrix.format(files, weights)?;
+        bytes += b.weight_bytes(matrix.rows, matrix.cols, format);
     }
     for name in &vectors {
         files.format(name, &[c.dim])?;
@@ -107,37 +105,28 @@ pub(crate) fn check<B: Backend>(b: &B, c: &Config, files: &TensorFiles) -> Resul
     Ok(bytes)
 }
 
-impl Packed {
-    fn rows(&self) -> usize {
-        self.parts.iter().map(|&(_, rows)| rows).sum()
-    }
-
-    /// The one format of all parts.
-    fn format(&self, files: &TensorFiles) -> Result<WeightFormat> {
-        let mut common = None;
-        for (name, rows) in &self.parts {
-            let format = files.format(name, &[*rows, self.cols])?;
-            if *common.get_or_insert(format) != format {
-                let expected = format!("{:?} as `{}`", common.unwrap_or(format), self.parts[0].0);
-                let found = format!("{format:?}");
-                return Err(Error::ElementType { tensor: name.clone(), expected, found });
-            }
-        }
-        Ok(common.expect("a packed matrix has parts"))
-    }
+/// Every matrix is kept in f16.
+#[cfg(feature = "cuda")]
+pub(crate) fn is_f16(c: &Config, files: &dyn TensorSource, weights: Weights) -> bool {
+    let is_f16 =
+        |matrix: &Packed| matches!(matrix.format(files, weights), Ok(komt_kernels::WeightFormat::F16));
+    c.n_layers <= files.names().len() && tensors(c).0.iter().all(is_f16)
 }
 
-/// What loading tells: the tensor that was loaded, and bytes of the files done.
-pub(crate) type OnTensor<'a> = &'a mut dyn FnMut(&str, u64);
+/// How weights are brought to a backend.
+pub(crate) struct Loading<'a> {
+    pub files: &'a dyn TensorSource,
+    pub weights: Weights,
+    /// Where they are converted.
+    pub cpu: CpuOptions,
+    /// Told each tensor that was loaded, and bytes of the files done.
+    pub on_tensor: &'a mut dyn FnMut(&str, u64),
+}
 
-/// Copies the weights to the backend, tensor by tensor, and gives each tensor's mapped pages back. `check` comes first.
-pub(crate) fn load<B: Backend>(
-    b: &mut B,
-    c: &Config,
-    files: &TensorFiles,
-    on_tensor: OnTensor<'_>,
-) -> Result<Mistral<B>> {
-    let mut loader = Loader { b, files, on_tensor, done_bytes: 0 };
+/// Brings the weights to the backend, tensor by tensor, and gives each tensor's mapped pages back if they were copied.
+/// `check` comes first.
+pub(crate) fn load<'a, B: Backend>(b: &'a mut B, c: &Config, loading: Loading<'a>) -> Result<Mistral<B>> {
+    let mut loader = Loader { b, loading, host: None, done_bytes: 0 };
     let embed = loader.matrix(&embed(c))?;
     let mut layers = vec![];
     for names in (0..c.n_layers).map(|i| layer(c, i)) {
@@ -158,53 +147,60 @@ pub(crate) fn load<B: Backend>(
 
 struct Loader<'a, B> {
     b: &'a mut B,
-    files: &'a TensorFiles,
-    on_tensor: OnTensor<'a>,
+    loading: Loading<'a>,
+    host: Option<Cpu>, // once something is converted
     done_bytes: u64,
 }
 
 impl<B: Backend> Loader<'_, B> {
     fn matrix(&mut self, matrix: &Packed) -> Result<B::Weight> {
-        let format = matrix.format(self.files)?;
-        let mut parts = vec![];
-        for (name, rows) in &matrix.parts {
-            parts.push(self.files.get(name, &[*rows, matrix.cols])?.0);
-        }
-        let host = HostWeight { rows: matrix.rows(), cols: matrix.cols, format, parts: &parts };
-        let weight = self.b.load_weight(host).map_err(|error| match error {
-            source @ komt_kernels::Error::WeightRange { .. } => {
-                Error::Range { tensor: matrix.parts[0].0.clone(), source }
+        let Loading { files, weights, cpu, .. } = self.loading;
+        let (rows, cols, format) = (matrix.rows, matrix.cols, matrix.format(files, weights)?);
+        let host = || self.host.clone().map_or_else(|| Cpu::with(cpu), Ok);
+        let parts = matrix.read(files)?;
+        let weight = match parts.plain(format) {
+            Some(parts) => self.b.load_weight(HostWeight { rows, cols, format, parts: &parts }),
+            None => {
+                let bytes = match parts.quantised() {
+                    Some(bytes) => bytes,
+                    None => self.host.insert(host()?).convert(format, &parts).map_err(|e| matrix.error(e))?,
+                };
+                self.b.load_shared(rows, cols, format, bytes)
             }
-            error => error.into(),
-        })?;
-        for ((name, _), bytes) in matrix.parts.iter().zip(&parts) {
-            self.done(name, bytes.len());
+        };
+        let weight = weight.map_err(|error| matrix.error(error))?;
+        drop(parts);
+        for (name, _) in matrix.parts(files) {
+            self.done(name);
         }
         Ok(weight)
     }
 
     /// A norm's weights, as f32.
     fn vector(&mut self, name: &str, len: usize) -> Result<B::Buf<f32>> {
-        let (bytes, format) = self.files.get(name, &[len])?;
-        let two = |i: usize| [bytes[2 * i], bytes[2 * i + 1]];
-        let value = |i: usize| match format {
-            WeightFormat::F32 => {
-                f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
-            }
-            WeightFormat::F16 => f16::from_le_bytes(two(i)).to_f32(),
-            WeightFormat::Bf16 => bf16::from_le_bytes(two(i)).to_f32(),
-            WeightFormat::Q8 | WeightFormat::Q4 => unreachable!("files have no such vectors"),
-        };
-        let values: Vec<f32> = (0..len).map(value).collect();
-        self.done(name, bytes.len());
+        let values = read_vector(self.loading.files, name, len)?;
+        self.done(name);
         upload(self.b, &values)
     }
 
-    fn done(&mut self, name: &str, bytes: usize) {
-        self.files.release(name);
-        self.done_bytes += bytes as u64;
-        (self.on_tensor)(name, self.done_bytes);
+    fn done(&mut self, name: &str) {
+        self.loading.files.release(name);
+        self.done_bytes += self.loading.files.bytes(name);
+        (self.loading.on_tensor)(name, self.done_bytes);
     }
+}
+
+/// A tensor of one dimension, as f32.
+pub(crate) fn read_vector(files: &dyn TensorSource, name: &str, len: usize) -> Result<Vec<f32>> {
+    let mut values = vec![0.0; len];
+    match files.get(name, &[len])? {
+        TensorData::Plain(format, bytes) => {
+            HostWeight { rows: 1, cols: len, format, parts: &[bytes] }.read(0, &mut values);
+        }
+        TensorData::Rows(rows) => rows.read(0, &mut values),
+        TensorData::Quantised(..) => unreachable!("vectors are not quantised"),
+    }
+    Ok(values)
 }
 
 fn upload<B: Backend>(b: &mut B, values: &[f32]) -> Result<B::Buf<f32>> {

@@ -1,6 +1,8 @@
 //! [`Tap`]: a backend that lets somebody look.
 
-use crate::{AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, Step, WeightFormat};
+use crate::{
+    AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat,
+};
 use komt_cache::StepDims;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,6 +79,15 @@ impl<B: Backend> Backend for Tap<B> {
     }
     fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<Self::Weight> {
         self.show("load_weight")?.load_weight(weight)
+    }
+    fn load_shared(
+        &mut self,
+        rows: usize,
+        cols: usize,
+        format: WeightFormat,
+        bytes: SharedBytes,
+    ) -> Result<Self::Weight> {
+        self.show("load_shared")?.load_shared(rows, cols, format, bytes)
     }
     fn embed(&mut self, x: &mut Rows<Self, f32>, table: &Self::Weight, step: &Step<Self>) -> Result<()> {
         self.show("embed")?.embed(x, table, step)

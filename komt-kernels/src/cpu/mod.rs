@@ -12,10 +12,9 @@ pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::quant::{BLOCK_ROWS, QuantLayout, RowSource, encode_block};
+use crate::quant::QuantLayout;
 use crate::{
-    AlignedBytes, AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, SharedBytes, Step,
-    WeightFormat, ops,
+    AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat, ops,
 };
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -180,43 +179,6 @@ fn zeroed<T: Pod>(len: usize) -> Result<Vec<T>> {
 }
 
 impl Cpu {
-    /// A matrix in q8 or q4: the scale of each group is the one with the least squared error. The bytes of a [`QuantLayout`].
-    ///
-    /// # Errors
-    /// `Error::OutOfMemory`.
-    pub fn quantise(&self, format: WeightFormat, source: &dyn RowSource) -> Result<SharedBytes> {
-        let layout = QuantLayout::new(format, source.rows(), source.cols());
-        self.aligned(layout.size_bytes(), |bytes| {
-            let (quants, rest) = bytes.split_at_mut(layout.quants_bytes());
-            let (row_scales, scales) = rest.split_at_mut(layout.blocks() * BLOCK_ROWS * 4);
-            let row_scales: &mut [f32] = bytemuck::cast_slice_mut(row_scales);
-            self.install(|| {
-                quants
-                    .par_chunks_exact_mut(layout.block_bytes())
-                    .zip(row_scales.par_chunks_exact_mut(BLOCK_ROWS))
-                    .zip(scales.par_chunks_exact_mut(layout.block_scales()))
-                    .enumerate()
-                    .for_each(|(block, ((quants, row_scales), scales))| {
-                        let first = block * BLOCK_ROWS;
-                        let n = BLOCK_ROWS.min(layout.rows - first);
-                        let mut rows = vec![0.0; n * layout.cols];
-                        for (r, row) in rows.chunks_exact_mut(layout.cols).enumerate() {
-                            source.read(first + r, row);
-                        }
-                        encode_block(&layout, &rows, quants, row_scales, scales);
-                    });
-            });
-        })
-    }
-
-    /// Memory that begins at a cache line, filled by `fill`.
-    fn aligned(&self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<SharedBytes> {
-        let mut bytes = AlignedBytes::zeroed(len)
-            .ok_or_else(|| Error::OutOfMemory { device: "CPU".into(), bytes: len })?;
-        fill(bytes.as_mut());
-        Ok(SharedBytes::new(Arc::new(bytes), 0..len))
-    }
-
     /// One copy of the parts, in parallel: reading a mapped file waits for its pages.
     fn stack<T: Pod + Send + Sync>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
         const BLOCK: usize = 1 << 20; // bytes: long runs for the disk, small against any matrix
@@ -276,7 +238,10 @@ impl Backend for Cpu {
             WeightFormat::Bf16 => WeightData::Bf16(self.stack(weight.parts)?),
             format @ (WeightFormat::Q8 | WeightFormat::Q4) => {
                 let layout = QuantLayout::new(format, weight.rows, weight.cols);
-                let bytes = self.aligned(layout.size_bytes(), |to| to.copy_from_slice(weight.parts[0]))?;
+                let bytes = self.aligned(layout.size_bytes(), |to| {
+                    to.copy_from_slice(weight.parts[0]);
+                    Ok(())
+                })?;
                 WeightData::Quant(layout, bytes)
             }
         };

@@ -7,6 +7,7 @@
 //! Scales are whole numbers of -127..=127: a group has a few dozen candidates, so the one with the least error can be searched
 //! for, and its sign decides whether the side with one more step lies above zero or below. One f32 for each row gives the unit.
 
+mod convert;
 mod scalar;
 
 use crate::WeightFormat;
