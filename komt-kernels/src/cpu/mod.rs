@@ -8,6 +8,7 @@
 mod amx;
 mod isa;
 mod options;
+mod scratch;
 pub(crate) mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -23,8 +24,11 @@ pub(crate) use isa::{Kernel, dispatch};
 use komt_cache::StepDims;
 pub use options::{CpuOptions, Precision};
 use rayon::prelude::*;
+use scratch::Scratch;
 use std::ops::Range;
 use std::sync::Arc;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512Vnni};
 
 /// The CPU backend. Cloning is cheap: clones share the thread pool.
 #[derive(Debug, Clone)]
@@ -32,6 +36,7 @@ pub struct Cpu {
     pool: Arc<rayon::ThreadPool>,
     isa: Isa,
     precision: Precision,
+    pub(crate) scratch: Scratch,
 }
 
 /// A matrix `[rows, cols]` in its stored type, row-major.
@@ -40,6 +45,17 @@ pub struct CpuWeight {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) data: WeightData,
+}
+
+impl CpuWeight {
+    pub(crate) fn format(&self) -> WeightFormat {
+        match &self.data {
+            WeightData::F32(_) => WeightFormat::F32,
+            WeightData::F16(_) => WeightFormat::F16,
+            WeightData::Bf16(_) => WeightFormat::Bf16,
+            WeightData::Quant(layout, _) => layout.format,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -90,7 +106,7 @@ impl Cpu {
             .thread_name(|i| format!("komt-{i}"))
             .build()
             .map_err(|error| Error::ThreadPool { reason: error.to_string() })?;
-        Ok(Self { pool: Arc::new(pool), isa, precision: options.precision })
+        Ok(Self { pool: Arc::new(pool), isa, precision: options.precision, scratch: Scratch::default() })
     }
 
     /// The kernels in use.
@@ -279,16 +295,13 @@ impl Backend for Cpu {
         Ok(())
     }
     fn matmul(&mut self, out: &mut Rows<Self, f32>, x: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
-        ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store);
-        Ok(())
+        ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store)
     }
     fn matmul_add(&mut self, x: &mut Rows<Self, f32>, a: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
-        ops::matmul::run(self, x, a, w, ops::matmul::Epilogue::Add);
-        Ok(())
+        ops::matmul::run(self, x, a, w, ops::matmul::Epilogue::Add)
     }
     fn matmul_f32(&mut self, out: &mut Rows<Self, f32>, x: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
-        ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store);
-        Ok(())
+        ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store)
     }
     fn rope_store(
         &mut self,

@@ -15,6 +15,9 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// Rows of activations that the matmul tile takes at once: as many as the registers hold.
     const TILE_ROWS: usize;
 
+    /// A vector of as many words of 32 bits.
+    type Bits: Copy;
+
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
     /// `LANES` values can be read.
@@ -25,6 +28,16 @@ pub(crate) trait Simd: Copy + Send + Sync {
     /// # Safety
     /// `LANES` values can be read.
     unsafe fn load_f16(self, p: *const f16) -> Self::V;
+    /// `LANES` words, with the bits of `flip` flipped.
+    ///
+    /// # Safety
+    /// `LANES` words can be read, from any address.
+    unsafe fn load_bits(self, p: *const u8, flip: u32) -> Self::Bits;
+    /// The signed number that is left of each word after `left` bits are shifted out above and then `right` below.
+    fn field(self, bits: Self::Bits, left: u32, right: u32) -> Self::V;
+    /// # Safety
+    /// `LANES` values can be read.
+    unsafe fn load_i8(self, p: *const i8) -> Self::V;
     /// # Safety
     /// `LANES` values can be written.
     unsafe fn store(self, p: *mut f32, v: Self::V);
@@ -218,6 +231,7 @@ fn lanes(f: impl Fn(usize) -> f32) -> V8 {
 
 impl Simd for Portable {
     type V = V8;
+    type Bits = [u32; 8];
     const LANES: usize = 8;
     const TILE_ROWS: usize = 2;
 
@@ -227,8 +241,24 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> V8 {
-        // SAFETY: the caller vouches for 8 values; `V8` has the alignment of f32.
-        unsafe { *p.cast() }
+        // SAFETY: the caller vouches for 8 values.
+        unsafe { p.cast::<V8>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(self, p: *const u8, flip: u32) -> [u32; 8] {
+        // SAFETY: as above.
+        let words: [[u8; 4]; 8] = unsafe { *p.cast() };
+        words.map(|word| u32::from_le_bytes(word) ^ flip)
+    }
+    #[inline(always)]
+    fn field(self, bits: [u32; 8], left: u32, right: u32) -> V8 {
+        lanes(|i| ((bits[i] << left) as i32 >> right) as f32)
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> V8 {
+        // SAFETY: as above.
+        let values: [i8; 8] = unsafe { *p.cast() };
+        lanes(|i| f32::from(values[i]))
     }
     #[inline(always)]
     unsafe fn load_bf16(self, p: *const bf16) -> V8 {

@@ -45,6 +45,7 @@ impl Avx512Vnni {
 
 impl Simd for Avx2 {
     type V = __m256;
+    type Bits = __m256i;
     const LANES: usize = 8;
     // 16 registers: 2 rows x 4 outputs of accumulators, 4 weights and an activation.
     const TILE_ROWS: usize = 2;
@@ -71,6 +72,25 @@ impl Simd for Avx2 {
     unsafe fn load_f16(self, p: *const f16) -> __m256 {
         // SAFETY: see above.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(self, p: *const u8, flip: u32) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_xor_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi32(flip as i32)) }
+    }
+    /// The counts are constants wherever this is inlined, and become part of the instructions.
+    #[inline(always)]
+    fn field(self, bits: __m256i, left: u32, right: u32) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let shifted = _mm256_sll_epi32(bits, _mm_cvtsi32_si128(left as i32));
+            _mm256_cvtepi32_ps(_mm256_sra_epi32(shifted, _mm_cvtsi32_si128(right as i32)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
@@ -129,6 +149,7 @@ impl Simd for Avx2 {
 
 impl Simd for Avx512 {
     type V = __m512;
+    type Bits = __m512i;
     const LANES: usize = 16;
     // 32 registers: 5 rows x 4 outputs of accumulators, 4 weights and an activation.
     const TILE_ROWS: usize = 5;
@@ -155,6 +176,25 @@ impl Simd for Avx512 {
     unsafe fn load_f16(self, p: *const f16) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(self, p: *const u8, flip: u32) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_xor_si512(_mm512_loadu_si512(p.cast()), _mm512_set1_epi32(flip as i32)) }
+    }
+    /// The counts are constants wherever this is inlined, and become part of the instructions.
+    #[inline(always)]
+    fn field(self, bits: __m512i, left: u32, right: u32) -> __m512 {
+        // SAFETY: see above.
+        unsafe {
+            let shifted = _mm512_sll_epi32(bits, _mm_cvtsi32_si128(left as i32));
+            _mm512_cvtepi32_ps(_mm512_sra_epi32(shifted, _mm_cvtsi32_si128(right as i32)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m512) {

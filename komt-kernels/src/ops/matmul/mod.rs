@@ -6,11 +6,14 @@
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod int8;
+mod quant;
 mod scalar;
 mod simd;
 
-use crate::RowBuf;
-use crate::cpu::{Cpu, CpuWeight, Isa, SharedMut, WeightData, dispatch, with_stored};
+use crate::cpu::{Cpu, CpuWeight, Isa, Precision, SharedMut, WeightData, dispatch, with_stored};
+use crate::quant::{BLOCK_ROWS, QuantLayout};
+use crate::{Result, RowBuf, WeightFormat};
 
 /// What happens to a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,20 +39,55 @@ fn check<O, X>(out: &RowBuf<O>, x: &RowBuf<X>, w: (usize, usize)) {
     );
 }
 
+/// How a product is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// The reference.
+    Scalar,
+    /// Vectors of f32: x as it is, weights widened.
+    Exact,
+    /// Whole numbers: x rounded to 8 bits.
+    Int8,
+}
+
+/// The one place that chooses.
+fn choose(isa: Isa, precision: Precision, format: WeightFormat, _n_rows: usize) -> Path {
+    match isa {
+        Isa::Scalar => Path::Scalar,
+        _ if precision == Precision::Fast && isa >= Isa::Avx2 && format.is_quantised() => Path::Int8,
+        _ => Path::Exact,
+    }
+}
+
 pub(crate) fn run(
-    cpu: &Cpu,
+    cpu: &mut Cpu,
     out: &mut RowBuf<Vec<f32>>,
     x: &RowBuf<Vec<f32>>,
     w: &CpuWeight,
     epilogue: Epilogue,
-) {
+) -> Result<()> {
     check(out, x, (w.rows, w.cols));
-    if let WeightData::Quant(layout, bytes) = &w.data {
-        return scalar::matmul_quant(&mut out.buf, &x.buf, x.rows, layout, bytes.as_slice(), epilogue);
+    if x.rows == 0 {
+        return Ok(());
     }
-    if cpu.isa() == Isa::Scalar {
-        return with_stored!(w, |data| scalar::matmul(&mut out.buf, &x.buf, x.rows, data, w.cols, epilogue));
+    match (choose(cpu.isa(), cpu.precision(), w.format(), x.rows), &w.data) {
+        (Path::Int8, WeightData::Quant(layout, bytes)) => {
+            int8::run(cpu, out, x, layout, bytes.as_slice(), epilogue)?;
+        }
+        (Path::Scalar, WeightData::Quant(layout, bytes)) => {
+            scalar::matmul_quant(&mut out.buf, &x.buf, x.rows, layout, bytes.as_slice(), epilogue);
+        }
+        (_, WeightData::Quant(layout, bytes)) => exact_quant(cpu, out, x, layout, bytes.as_slice(), epilogue),
+        (Path::Scalar, _) => {
+            with_stored!(w, |data| scalar::matmul(&mut out.buf, &x.buf, x.rows, data, w.cols, epilogue));
+        }
+        _ => exact(cpu, out, x, w, epilogue),
     }
+    Ok(())
+}
+
+/// Vectors of f32, on weights that are stored number by number.
+fn exact(cpu: &Cpu, out: &mut RowBuf<Vec<f32>>, x: &RowBuf<Vec<f32>>, w: &CpuWeight, epilogue: Epilogue) {
     let out = SharedMut::new(&mut out.buf);
     // A task of 32 K multiplications takes a few microseconds, the price of handing it to another thread.
     let grain = 1 + 32_768 / (w.cols * x.rows.max(1));
@@ -71,4 +109,21 @@ pub(crate) fn run(
             dispatch(cpu.isa(), kernel);
         }
     ));
+}
+
+/// The same on quantised weights.
+fn exact_quant(
+    cpu: &Cpu,
+    out: &mut RowBuf<Vec<f32>>,
+    x: &RowBuf<Vec<f32>>,
+    layout: &QuantLayout,
+    bytes: &[u8],
+    epilogue: Epilogue,
+) {
+    let out = SharedMut::new(&mut out.buf);
+    let grain = 1 + 32_768 / (BLOCK_ROWS * layout.cols * x.rows);
+    cpu.for_ranges(layout.blocks(), grain, |blocks| {
+        let (layout, n_rows) = (*layout, x.rows);
+        dispatch(cpu.isa(), quant::MatmulQuant { out, x: &x.buf, n_rows, layout, bytes, blocks, epilogue });
+    });
 }

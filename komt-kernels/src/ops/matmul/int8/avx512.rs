@@ -1,0 +1,122 @@
+//! AVX-512 VNNI: `vpdpbusd` adds four products of unsigned weights and signed x to each of 16 lanes, one lane an output.
+
+use super::pack::group_bytes;
+use super::{Block, GROUP, Job, Tiles};
+use crate::cpu::Avx512Vnni;
+use crate::quant::BLOCK_ROWS;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// The outputs of `blocks`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn run(token: Avx512Vnni, job: &Job<'_>, blocks: Range<usize>) {
+    job.run(token, blocks);
+}
+
+impl Tiles for Avx512Vnni {
+    #[inline(always)]
+    fn tile<const ROWS: usize>(self, x: &[u8], groups: usize, w: Block<'_>) -> [[f32; BLOCK_ROWS]; ROWS] {
+        let parts = if w.q4 { 2 } else { 1 };
+        let quants_bytes = if w.q4 { 256 } else { 512 }; // of a group
+        assert!(x.len() == ROWS * groups * group_bytes(parts) && w.row_scales.len() == BLOCK_ROWS * 4);
+        assert!(w.quants.len() == groups * quants_bytes && w.scales.len() == groups * parts * BLOCK_ROWS);
+        // SAFETY: the token proves that the CPU has the instructions; the lengths were just compared.
+        unsafe {
+            let mut acc = [_mm512_setzero_ps(); ROWS];
+            let (mut x, mut quants, mut scales) = (x.as_ptr(), w.quants.as_ptr(), w.scales.as_ptr());
+            for _ in 0..groups {
+                let t = if w.q4 {
+                    group_q4::<ROWS>(x.cast(), quants, scales)
+                } else {
+                    group_q8::<ROWS>(x.cast(), quants, scales)
+                };
+                let xs = x.add(ROWS * (GROUP + 4 * parts)).cast::<f32>();
+                for (r, (acc, t)) in acc.iter_mut().zip(t).enumerate() {
+                    *acc = _mm512_fmadd_ps(t, _mm512_set1_ps(xs.add(r).read_unaligned()), *acc);
+                }
+                x = x.add(ROWS * group_bytes(parts));
+                quants = quants.add(quants_bytes);
+                scales = scales.add(parts * BLOCK_ROWS);
+            }
+            let row_scales = _mm512_loadu_ps(w.row_scales.as_ptr().cast());
+            acc.map(|acc| std::mem::transmute(_mm512_mul_ps(acc, row_scales)))
+        }
+    }
+}
+
+/// Word `i` of `p`, in all lanes.
+///
+/// # Safety
+/// The word can be read, and the CPU has AVX-512F.
+#[inline(always)]
+unsafe fn splat(p: *const i32, i: usize) -> __m512i {
+    // SAFETY: as the caller vouches.
+    unsafe { _mm512_set1_epi32(p.add(i).read_unaligned()) }
+}
+
+/// 16 scales as f32.
+///
+/// # Safety
+/// 16 bytes can be read, and the CPU has AVX-512F.
+#[inline(always)]
+unsafe fn scales_f32(p: *const u8) -> __m512 {
+    // SAFETY: as the caller vouches.
+    unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+}
+
+/// The sums of a group of q8, times their scales.
+///
+/// # Safety
+/// x, quants and scales of a group can be read, and the CPU has AVX-512 VNNI.
+#[inline(always)]
+unsafe fn group_q8<const ROWS: usize>(x: *const i32, quants: *const u8, scales: *const u8) -> [__m512; ROWS] {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); ROWS];
+        for (r, sum) in sums.iter_mut().enumerate() {
+            *sum = splat(x, 8 * ROWS + r);
+        }
+        for k in 0..8 {
+            let w = _mm512_loadu_si512(quants.add(k * 64).cast());
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_dpbusd_epi32(*sum, w, splat(x, k * ROWS + r));
+            }
+        }
+        let scale = scales_f32(scales);
+        sums.map(|sum| _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale))
+    }
+}
+
+/// The sums of the two groups of q4, times their scales.
+///
+/// # Safety
+/// As for `group_q8`.
+#[inline(always)]
+unsafe fn group_q4<const ROWS: usize>(x: *const i32, quants: *const u8, scales: *const u8) -> [__m512; ROWS] {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        let low = _mm512_set1_epi8(15);
+        let mut t = [_mm512_setzero_ps(); ROWS];
+        for part in 0..2 {
+            let mut sums = [_mm512_setzero_si512(); ROWS];
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = splat(x, (8 + part) * ROWS + r);
+            }
+            for chunk in part * 2..part * 2 + 2 {
+                let w = _mm512_loadu_si512(quants.add(chunk * 64).cast());
+                let (w0, w1) = (_mm512_and_si512(w, low), _mm512_and_si512(_mm512_srli_epi32::<4>(w), low));
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_dpbusd_epi32(*sum, w0, splat(x, 2 * chunk * ROWS + r));
+                }
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_dpbusd_epi32(*sum, w1, splat(x, (2 * chunk + 1) * ROWS + r));
+                }
+            }
+            let scale = scales_f32(scales.add(part * BLOCK_ROWS));
+            for (t, sum) in t.iter_mut().zip(sums) {
+                *t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, *t);
+            }
+        }
+        t
+    }
+}
