@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use komt_core::kernels::Backend;
 use komt_core::{
     CpuOptions, Device, Engine, EngineOptions, GenerateOptions, Isa, LoadOptions, Model, Precision, Progress,
-    Template, Tokenizer,
+    Template, Tokenizer, Weights,
 };
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -46,6 +46,11 @@ mod flags {
         /// How exactly the CPU, which this chooses, multiplies: `fast` may round the input of a matmul [default: fast]
         #[arg(long, value_parser = ["exact", "fast"])]
         pub precision: Option<String>,
+        /// What matrices are kept as: as they are in the files, in 16 bits, or quantised while they are loaded to 8.25 or 4.5
+        /// bits a weight (the example `quantize` does that once and for all)
+        #[arg(long, value_name = "FORMAT", default_value = "stored",
+            value_parser = PossibleValuesParser::new(Weights::NAMES).map(|name| Weights::from_name(&name).unwrap_or_default()))]
+        pub weights: Weights,
     }
 
     #[derive(Debug, Clone, Args)]
@@ -140,16 +145,26 @@ impl ModelArgs {
         &self,
         load: impl FnOnce(PathBuf, LoadOptions) -> komt_core::Result<Model>,
     ) -> Result<Model> {
-        let (start, mut options) = (Instant::now(), load_options());
-        let dir = match &self.hub {
-            Some(repo) => self.fetch(repo, &mut options)?,
-            None => self.dir()?,
-        };
-        let model = load(dir, options)?;
+        let start = Instant::now();
+        let model = self.with_files(load)?;
         let (dir, seconds) = (model.dir().display(), start.elapsed().as_secs_f64());
         let why_cpu = model.why_cpu().map(|why| format!("; {why}")).unwrap_or_default();
         note(format!("{dir}: loaded in {seconds:.2} s, on {}{why_cpu}", model.device_name()));
         Ok(model)
+    }
+
+    /// Hands `f` the model's directory, fetched from the hub if that was asked for, and options: a progress bar, the format of
+    /// the weights, and the CPU that was asked for.
+    ///
+    /// # Errors
+    /// Those of `f`; no demo model in sight; `--hub` in a build without.
+    pub fn with_files<T>(&self, f: impl FnOnce(PathBuf, LoadOptions) -> komt_core::Result<T>) -> Result<T> {
+        let mut options = load_options().weights(self.weights).device(Device::Cpu(self.cpu()));
+        let dir = match &self.hub {
+            Some(repo) => self.fetch(repo, &mut options)?,
+            None => self.dir()?,
+        };
+        Ok(f(dir, options)?)
     }
 
     /// Nothing was asked for: it is the demo model.

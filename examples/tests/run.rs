@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-const NAMES: [&str; 7] = ["generate", "chat", "embed", "score", "frontend", "logits", "synth"];
+const NAMES: [&str; 8] = ["generate", "chat", "embed", "score", "frontend", "logits", "synth", "quantize"];
 const JEJU: &str = "제주도를 1박2일로 혼자 여행하려고 하는데 여행 코스를 만들어줘";
 
 fn repository() -> PathBuf {
@@ -155,6 +155,30 @@ fn generate_takes_its_options() {
     assert_eq!(n_tokens(&err), 3);
 }
 
+/// What was quantised while loading, and what was before: the same answer, and the plan says what it takes.
+#[test]
+fn quantize_writes_what_generate_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plans = vec![];
+    for weights in ["bf16", "q8", "q4"] {
+        let out = dir.path().join(weights);
+        let out = out.to_str().unwrap();
+        let (_, err) = good("quantize", &["--weights", weights, out]);
+        assert!(err.contains("bits each"), "{err}");
+        let args = ["--max-new-tokens", "12", "--precision", "exact"];
+        let (mapped, err) = good("generate", &[&args[..], &["--model", out]].concat());
+        let (loaded, _) = good("generate", &[&args[..], &["--weights", weights]].concat());
+        assert_eq!(mapped, loaded, "{weights}");
+        plans.push(
+            err.split_once("weights ").unwrap().1.split_once(" MiB").unwrap().0.parse::<f64>().unwrap(),
+        );
+        let output = run("quantize", &["--weights", weights, out]);
+        assert_eq!(output.status.code(), Some(1), "a second time");
+        good("quantize", &["--weights", weights, "--force", out]);
+    }
+    assert!(plans[1] < 0.56 * plans[0] && plans[2] < 0.9 * plans[1], "{plans:?}");
+}
+
 /// A model without a tokenizer, as `synth` writes it: ids in, ids out.
 #[test]
 fn generate_takes_token_ids() {
@@ -183,6 +207,10 @@ fn what_is_wrong_is_told() {
         ("generate", &["--model", "tools"], "config.json"),
         ("generate", &["--template", "alpaca"], "komt-llama2"),
         ("generate", &["--template", "jinja", "--model", "testdata/models/head64"], "tokenizer"),
+        ("generate", &["--weights", "q5"], "bf16"),
+        ("quantize", &["out"], "--weights"),
+        ("quantize", &["--weights", "q4", "--model", "demo-model", "demo-model"], "one without a model"),
+        ("quantize", &["--weights", "q4", "--model", "/no/such/model", "out"], "/no/such/model/config.json"),
         ("generate", &["--isa", "mmx"], "avx512"),
         ("generate", &["--threads", "0"], "expected 1 to 1024, found 0"),
         ("generate", &["--logit-bias", "x"], "expected a token id"),

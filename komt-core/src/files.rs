@@ -1,14 +1,17 @@
 //! [`TensorFiles`]: the safetensors files of a model directory, memory-mapped.
 
+use crate::packed_file;
 use crate::source::{TensorData, TensorSource};
 use crate::{Error, Result};
 use komt_kernels::WeightFormat;
+use komt_kernels::quant::QuantLayout;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -16,7 +19,9 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// All tensors of a model, in one file or in the shards of an index.
 pub(crate) struct TensorFiles {
     dir: PathBuf,
-    shards: Vec<Mmap>,
+    shards: Vec<Arc<Mmap>>,
+    /// Matrices are packed, in all shards or in none.
+    is_packed: bool,
     tensors: BTreeMap<String, Tensor>,
 }
 
@@ -24,7 +29,8 @@ struct Tensor {
     shard: usize,
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Range<usize>, // in the shard
+    bytes: Range<usize>,         // in the shard
+    layout: Option<QuantLayout>, // of a packed matrix
 }
 
 /// A file of the same directory on every system: no separators, drives, streams or parents.
@@ -42,7 +48,8 @@ struct Index {
 impl TensorFiles {
     /// Maps the files of `dir` and reads their headers. A file must not be changed while it is mapped.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut files = TensorFiles { dir: dir.into(), shards: vec![], tensors: BTreeMap::new() };
+        let mut files =
+            TensorFiles { dir: dir.into(), shards: vec![], is_packed: false, tensors: BTreeMap::new() };
         if dir.join(SINGLE).exists() || !dir.join(INDEX).exists() {
             files.add(&dir.join(SINGLE))?;
             return Ok(files);
@@ -105,22 +112,37 @@ impl TensorFiles {
         // The crate checks the header: its length, its JSON, and that the tensors fill the file without gaps or overlaps.
         let (header_len, metadata) = SafeTensors::read_metadata(&map)
             .map_err(|error| Error::Weights { path: path.into(), reason: error.to_string() })?;
+        let wrong = |reason| Error::Weights { path: path.into(), reason };
+        let none = HashMap::new();
+        let ours = metadata.metadata().as_ref().unwrap_or(&none);
+        let is_packed = packed_file::is_packed(ours).map_err(wrong)?;
+        if !self.shards.is_empty() && is_packed != self.is_packed {
+            return Err(wrong(
+                "it is quantised and the files before it are not, or the other way round".into(),
+            ));
+        }
+        self.is_packed = is_packed;
         let start = 8 + header_len; // after the length of the header and the header
         for (name, info) in metadata.tensors() {
             let (from, to) = info.data_offsets;
             let bytes = start + from..start + to;
             if bytes.end > map.len() {
-                let reason = format!("tensor `{name}` ends at byte {} of {}", bytes.end, map.len());
-                return Err(Error::Weights { path: path.into(), reason });
+                return Err(wrong(format!("tensor `{name}` ends at byte {} of {}", bytes.end, map.len())));
             }
-            let tensor =
-                Tensor { shard: self.shards.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+            let layout = match is_packed {
+                true => {
+                    packed_file::layout(ours, &name, info.dtype == Dtype::U8, bytes.len()).map_err(wrong)?
+                }
+                false => None,
+            };
+            let (shard, dtype, shape) = (self.shards.len(), info.dtype, info.shape.clone());
+            let tensor = Tensor { shard, dtype, shape, bytes, layout };
             if self.tensors.insert(name.clone(), tensor).is_some() {
                 let (expected, found) = ("it in one shard".into(), "it in two".into());
                 return Err(Error::Shards { path: path.into(), tensor: name, expected, found });
             }
         }
-        self.shards.push(map);
+        self.shards.push(Arc::new(map));
         Ok(())
     }
 }
@@ -141,7 +163,19 @@ impl TensorSource for TensorFiles {
     fn get(&self, name: &str, shape: &[usize]) -> Result<TensorData<'_>> {
         let format = self.format(name, shape)?;
         let tensor = &self.tensors[name];
-        Ok(TensorData::Plain(format, &self.shards[tensor.shard][tensor.bytes.clone()]))
+        let shard = &self.shards[tensor.shard];
+        let Some(layout) = &tensor.layout else {
+            return Ok(TensorData::Plain(format, &shard[tensor.bytes.clone()]));
+        };
+        let bytes = layout.size_bytes();
+        let start = tensor.bytes.start;
+        let shared = packed_file::matrix(shard, start..start + bytes)
+            .ok_or(komt_kernels::Error::OutOfMemory { device: "CPU".into(), bytes })?;
+        Ok(TensorData::Quantised(format, shared))
+    }
+
+    fn is_packed(&self) -> bool {
+        self.is_packed
     }
 
     fn format(&self, name: &str, shape: &[usize]) -> Result<WeightFormat> {
@@ -152,12 +186,12 @@ impl TensorSource for TensorFiles {
                 unknown: vec![],
             });
         };
-        if tensor.shape != shape {
-            return Err(Error::Shape {
-                tensor: name.into(),
-                expected: shape.into(),
-                found: tensor.shape.clone(),
-            });
+        let found = tensor.layout.map_or_else(|| tensor.shape.clone(), |l| vec![l.rows, l.cols]);
+        if found != shape {
+            return Err(Error::Shape { tensor: name.into(), expected: shape.into(), found });
+        }
+        if let Some(layout) = tensor.layout {
+            return Ok(layout.format);
         }
         match tensor.dtype {
             Dtype::F32 => Ok(WeightFormat::F32),
@@ -171,16 +205,10 @@ impl TensorSource for TensorFiles {
         }
     }
 
-    /// Gives the mapped pages back; they will be read from the file if asked for again.
+    /// Those of a packed matrix go with the last who has it.
     fn release(&self, name: &str) {
-        #[cfg(unix)]
-        if let Some(Tensor { shard, bytes, .. }) = self.tensors.get(name) {
-            let advice = memmap2::UncheckedAdvice::DontNeed;
-            // SAFETY: the mapping is of a file and read-only, so what is dropped comes back unchanged when it is read.
-            // Failure only means that the pages stay.
-            let _ = unsafe { self.shards[*shard].unchecked_advise_range(advice, bytes.start, bytes.len()) };
+        if let Some(Tensor { shard, bytes, layout: None, .. }) = self.tensors.get(name) {
+            packed_file::release(&self.shards[*shard], bytes);
         }
-        #[cfg(not(unix))]
-        let _ = name; // the system takes pages of files back by itself
     }
 }

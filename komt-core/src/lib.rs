@@ -32,6 +32,7 @@
 //! what shares the step, on chunking, on paging, or on the number of threads.
 
 mod config;
+mod convert;
 mod device;
 mod embedder;
 mod engine;
@@ -44,6 +45,7 @@ mod load;
 mod matrix;
 mod model;
 mod options;
+mod packed_file;
 mod prefill;
 mod runner;
 mod scorer;
@@ -54,6 +56,7 @@ mod stop;
 mod weights;
 
 pub use config::Config;
+pub use convert::{Converted, convert};
 pub use device::Device;
 pub use embedder::{EmbedOptions, Embedder, Pooling};
 pub use engine::{Engine, Event, SeqId};

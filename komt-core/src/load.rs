@@ -140,7 +140,12 @@ impl LoadOptions {
         self
     }
 
-    fn tell(&mut self, progress: Progress<'_>) {
+    /// The host's part, whatever the device.
+    pub(crate) fn cpu(&self) -> CpuOptions {
+        if let Device::Cpu(cpu) = self.device { cpu } else { CpuOptions::default() }
+    }
+
+    pub(crate) fn tell(&mut self, progress: Progress<'_>) {
         if let Some(f) = &mut self.on_progress {
             f(progress);
         }
@@ -202,7 +207,7 @@ impl<B: Backend + Clone + Sync> OnDevice for Loaded<B> {
     }
 }
 
-fn plan<B: Backend>(config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan {
+pub(crate) fn plan<B: Backend>(config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan {
     let kv_bytes_per_token = Runner::<B>::kv_bytes_per_token(config);
     let pages = |n: usize| kv_bytes_per_token.saturating_mul((n * komt_cache::PAGE) as u64);
     MemoryPlan {
@@ -281,7 +286,7 @@ impl Model {
         let weights = weights::Loading {
             files: &**tensors,
             weights: options.weights,
-            cpu: if let Device::Cpu(cpu) = options.device { cpu } else { CpuOptions::default() },
+            cpu: options.cpu(),
             on_tensor: &mut |tensor, done_bytes| {
                 options.tell(Progress::Weights { tensor, done_bytes, total_bytes });
             },

@@ -82,9 +82,25 @@ impl Packed {
         Self { is_vocabulary: true, ..self }
     }
 
+    pub fn name(&self) -> &str {
+        &self.whole[0].0
+    }
+
+    /// Each part for itself.
+    pub fn split(self) -> Vec<Self> {
+        let (cols, is_vocabulary) = (self.cols, self.is_vocabulary);
+        let one = |(name, rows)| Self { is_vocabulary, ..Self::one(name, rows, cols) };
+        self.parts.into_iter().map(one).collect()
+    }
+
     /// Names and rows of the tensors that the files have of it.
     pub fn parts(&self, files: &dyn TensorSource) -> &[(String, usize)] {
         if files.is_packed() { &self.whole } else { &self.parts }
+    }
+
+    /// What it is converted to; `None`: nothing else than it is.
+    pub fn wanted(&self, weights: Weights) -> Option<WeightFormat> {
+        weights.format(self.is_vocabulary)
     }
 
     /// What it is kept as. Checks shape and type of every part.
@@ -93,7 +109,7 @@ impl Packed {
         for (name, rows) in self.parts(files) {
             stored.push((name, files.format(name, &[*rows, self.cols])?));
         }
-        match weights.format(self.is_vocabulary) {
+        match self.wanted(weights) {
             Some(wanted) if files.is_packed() && wanted != stored[0].1 => Err(Error::Option {
                 name: "weights",
                 expected: format!("`stored`: {} is quantised already", files.path().display()),

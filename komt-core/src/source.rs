@@ -80,6 +80,5 @@ pub(crate) enum TensorData<'a> {
     #[expect(dead_code, reason = "safetensors files have none")]
     Rows(Box<dyn RowSource + 'a>),
     /// A packed matrix.
-    #[expect(dead_code, reason = "nothing writes them yet")]
     Quantised(WeightFormat, SharedBytes),
 }

@@ -208,3 +208,49 @@ fn upload<B: Backend>(b: &mut B, values: &[f32]) -> Result<B::Buf<f32>> {
     b.upload(&mut buf, values)?;
     Ok(buf)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EngineOptions;
+    use crate::load::plan;
+
+    /// Mistral-7B-v0.1.
+    fn mistral_7b() -> Config {
+        Config {
+            dim: 4096,
+            hidden_dim: 14336,
+            n_layers: 32,
+            n_heads: 32,
+            n_kv_heads: 8,
+            head_dim: 128,
+            vocab_size: 32000,
+            window: Some(4096),
+            rope_theta: 10_000.0,
+            norm_eps: 1e-5,
+            max_context: 32768,
+            tied: false,
+            eos: vec![2],
+        }
+    }
+
+    fn gigabytes<B: Backend>(weights: Weights) -> f64 {
+        let c = mistral_7b();
+        let (matrices, vectors) = tensors(&c);
+        let bytes = |matrix: &Packed| matrix.wanted(weights).unwrap().bytes(matrix.rows, matrix.cols);
+        let bytes = matrices.iter().map(bytes).sum::<usize>() + vectors.len() * 4 * c.dim;
+        let engine = EngineOptions::default().max_seqs(1).max_context(4096).kv_tokens(4096);
+        engine.check(&c).unwrap();
+        plan::<B>(&c, bytes as u64, engine.capacity(&c)).total_bytes() as f64 / 1e9
+    }
+
+    /// 6.98e9 weights of 4.5 bits, 0.26e9 of 8.25, and a scale for every row: 4.20 GB. 4,096 tokens of KV are 0.54 GB in 16 bits and
+    /// twice that in f32. The rest is scratch for steps of 512 tokens.
+    #[test]
+    fn a_7b_model_in_4_bits_and_4096_tokens_fit_8_gigabytes() {
+        #[cfg(feature = "cuda")]
+        assert!((4.7..5.2).contains(&gigabytes::<komt_kernels::Cuda<half::bf16>>(Weights::Q4)));
+        assert!((5.2..5.8).contains(&gigabytes::<Cpu>(Weights::Q4)), "{}", gigabytes::<Cpu>(Weights::Q4));
+        assert!((8.4..9.2).contains(&gigabytes::<Cpu>(Weights::Q8)), "{}", gigabytes::<Cpu>(Weights::Q8));
+    }
+}
