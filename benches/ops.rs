@@ -12,8 +12,8 @@ use half::{bf16, f16};
 use komt_benches::is_test;
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, first_visible, ring_len};
 use komt_kernels::{
-    AttnShape, Backend, Cpu, CpuOptions, HostWeight, Isa, KvLayer, RowBuf, Rows, Step, StepCapacity,
-    WeightFormat,
+    AttnShape, Backend, Cpu, CpuOptions, HostWeight, Isa, KvFormat, KvLayer, RowBuf, Rows, Step,
+    StepCapacity, WeightFormat,
 };
 use rayon::prelude::*;
 use std::cell::LazyCell;
@@ -219,10 +219,11 @@ impl Chunk {
         step
     }
 
-    fn kv(&self, cpu: &mut Cpu) -> KvLayer<Cpu> {
-        let mut kv = KvLayer::<Cpu>::alloc(cpu, self.n_slots, ATTN.kv_dim()).unwrap();
-        kv.k = noise(3, kv.k.len());
-        kv.v = noise(4, kv.v.len());
+    fn kv(&self, cpu: &mut Cpu, format: KvFormat) -> KvLayer<Cpu> {
+        let mut kv = KvLayer::<Cpu>::alloc(cpu, self.n_slots, ATTN, format).unwrap();
+        let (k, v) = (noise(3, self.n_slots * kv.kv_dim), noise(4, self.n_slots * kv.kv_dim));
+        let tokens = k.chunks_exact(kv.kv_dim).zip(v.chunks_exact(kv.kv_dim));
+        tokens.enumerate().for_each(|(slot, (k, v))| kv.store(slot, k, v));
         kv
     }
 
@@ -235,21 +236,25 @@ impl Chunk {
 
 fn attention(c: &mut Criterion) {
     let mut group = group(c, "attention");
-    for (name, context, n) in [
-        ("decode at 128", 128, 1),
-        ("decode at 1024", 1024, 1),
-        ("decode at 4096", 4096, 1),
-        ("chunk of 128 at 0", 128, 128),
-        ("chunk of 128 at 896", 1024, 128),
+    for (name, context, n, format) in [
+        ("decode at 128", 128, 1, KvFormat::F32),
+        ("decode at 1024", 1024, 1, KvFormat::F32),
+        ("decode at 4096", 4096, 1, KvFormat::F32),
+        ("decode at 4096, f16", 4096, 1, KvFormat::F16),
+        ("decode at 4096, q8", 4096, 1, KvFormat::Q8),
+        ("chunk of 128 at 0", 128, 128, KvFormat::F32),
+        ("chunk of 128 at 896", 1024, 128, KvFormat::F32),
+        ("chunk of 128 at 896, f16", 1024, 128, KvFormat::F16),
+        ("chunk of 128 at 896, q8", 1024, 128, KvFormat::Q8),
     ] {
         let chunk = Chunk::new(context, n);
         group.throughput(match n {
-            1 => Throughput::BytesDecimal((2 * context * ATTN.kv_dim() * size_of::<f32>()) as u64),
+            1 => Throughput::BytesDecimal((context * format.token_bytes(ATTN)) as u64),
             _ => Throughput::Elements((4 * chunk.n_visible() * ATTN.q_dim()) as u64),
         });
         time(&mut group, name, || {
             let mut cpu = fast();
-            let (step, kv) = (chunk.step(&mut cpu), chunk.kv(&mut cpu));
+            let (step, kv) = (chunk.step(&mut cpu), chunk.kv(&mut cpu, format));
             let qkv = rows(noise(5, n * QKV_DIM), QKV_DIM);
             checked(name, zeros(n, ATTN.q_dim()), move |cpu, out| {
                 cpu.attention(out, &qkv, &kv, &step, ATTN).unwrap();
@@ -269,7 +274,7 @@ fn rope_store(c: &mut Criterion) {
         time(&mut group, &format!("{n} rows"), || {
             let chunk = Chunk::new(1024, n);
             let stored = |mut cpu: Cpu| {
-                let (step, mut kv) = (chunk.step(&mut cpu), chunk.kv(&mut cpu));
+                let (step, mut kv) = (chunk.step(&mut cpu), chunk.kv(&mut cpu, KvFormat::F32));
                 let mut qkv = rows(noise(5, n * QKV_DIM), QKV_DIM);
                 cpu.rope_store(&mut qkv, &mut kv, &step, &inv_freq, ATTN).unwrap();
                 (cpu, step, kv, qkv)
@@ -277,8 +282,8 @@ fn rope_store(c: &mut Criterion) {
             let (mut cpu, step, mut kv, mut qkv) = stored(fast());
             let (_, _, reference_kv, reference) = stored(scalar());
             assert_close("rope_store qkv", &qkv.buf, &reference.buf);
-            assert_close("rope_store k", &kv.k, &reference_kv.k);
-            assert_close("rope_store v", &kv.v, &reference_kv.v);
+            let last = chunk.n_slots - 1;
+            assert_close("rope_store", &kv.load(last).concat(), &reference_kv.load(last).concat());
             let inv_freq = inv_freq.clone();
             // Rotating again what is rotated changes no length.
             move || cpu.rope_store(&mut qkv, &mut kv, &step, &inv_freq, ATTN).unwrap()

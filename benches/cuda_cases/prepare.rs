@@ -5,7 +5,8 @@ use half::{bf16, f16};
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
 use komt_kernels::cuda::CudaAct;
 use komt_kernels::{
-    Backend, Cpu, Cuda, Elem, HostWeight, KvLayer, Result, RowBuf, Rows, Step, StepCapacity, WeightFormat,
+    Backend, Cpu, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Result, RowBuf, Rows, Step, StepCapacity,
+    WeightFormat,
 };
 
 /// Normalised mean squared error of a result in 16 bits: of attention's it is that of two roundings, p's and the result's
@@ -35,7 +36,7 @@ impl Number for f16 {
 }
 
 /// A backend that cases run on.
-pub trait Device: Backend<Act: Number, Kv: Number> {
+pub trait Device: Backend<Act: Number> {
     /// The device's address of a matrix; 0 where nobody asks.
     fn weight_at(_weight: &Self::Weight) -> u64 {
         0
@@ -53,6 +54,11 @@ impl<A: CudaAct + Number> Device for Cuda<A> {
     fn kv_at(kv: &KvLayer<Self>) -> [u64; 2] {
         [kv.k.ptr(), kv.v.ptr()]
     }
+}
+
+/// The cache beside activations in `format`.
+fn kv_format(format: WeightFormat) -> KvFormat {
+    if format == WeightFormat::F16 { KvFormat::F16 } else { KvFormat::Bf16 }
 }
 
 /// The results of a case; each operation writes one of them.
@@ -234,7 +240,7 @@ impl Case {
                 let frequency = |i: usize| 10_000f32.powf(-(2.0 * i as f32) / ATTN.head_dim as f32);
                 let inv_freq: Vec<f32> = (0..ATTN.head_dim / 2).map(frequency).collect();
                 let inv_freq = upload::<B, f32>(b, &inv_freq)?;
-                let mut kv = KvLayer::<B>::alloc(b, n_slots, ATTN.kv_dim())?;
+                let mut kv = KvLayer::<B>::alloc(b, n_slots, ATTN, kv_format(format))?;
                 Box::new(move |b, outs| b.rope_store(&mut outs.act, &mut kv, &step, &inv_freq, ATTN))
             }
             Op::Swiglu => {
@@ -249,11 +255,16 @@ impl Case {
             _ => {
                 let qkv: Rows<B, B::Act> = rows(b, &noise(5, n * QKV_DIM, format), QKV_DIM)?;
                 let len = n_slots * ATTN.kv_dim();
+                let mut stored = KvBuf::zeroed(n_slots, ATTN, kv_format(format));
+                let (k, v) = (noise(3, len, format), noise(4, len, format));
+                let tokens = k.chunks_exact(ATTN.kv_dim()).zip(v.chunks_exact(ATTN.kv_dim()));
+                tokens.enumerate().for_each(|(slot, (k, v))| stored.store(slot, k, v));
                 let mut kv = vec![];
                 for _ in 0..copies {
-                    let k = upload::<B, B::Kv>(b, &noise(3, len, format))?;
-                    let v = upload::<B, B::Kv>(b, &noise(4, len, format))?;
-                    kv.push(KvLayer::<B> { k, v, n_slots, kv_dim: ATTN.kv_dim() });
+                    let mut layer = KvLayer::<B>::alloc(b, n_slots, ATTN, stored.format)?;
+                    b.upload(&mut layer.k, &stored.k)?;
+                    b.upload(&mut layer.v, &stored.v)?;
+                    kv.push(layer);
                 }
                 at.extend(kv.iter().flat_map(B::kv_at));
                 let mut next = turns(copies);

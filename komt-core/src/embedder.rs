@@ -3,6 +3,7 @@
 use crate::prefill::Prefill;
 use crate::runner::Until;
 use crate::{Error, Model, Result};
+use komt_kernels::KvFormat;
 
 /// How the hidden states of a text become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -38,6 +39,8 @@ pub struct EmbedOptions {
     pub max_step_tokens: usize,
     /// The longest text. `None`: as `EngineOptions::max_context`.
     pub max_context: Option<usize>,
+    /// How keys and values are stored. `None`: as `EngineOptions::kv_format`.
+    pub kv_format: Option<KvFormat>,
 }
 
 impl Default for EmbedOptions {
@@ -51,6 +54,7 @@ impl Default for EmbedOptions {
             normalize: true,
             max_step_tokens: 512,
             max_context: None,
+            kv_format: None,
         }
     }
 }
@@ -98,6 +102,12 @@ impl EmbedOptions {
         self
     }
 
+    /// With keys and values stored like this.
+    pub fn kv_format(mut self, format: KvFormat) -> Self {
+        self.kv_format = Some(format);
+        self
+    }
+
     /// With this number of tokens in a step.
     pub fn max_step_tokens(mut self, n: usize) -> Self {
         self.max_step_tokens = n;
@@ -137,7 +147,13 @@ impl Embedder {
             let (expected, found) = (format!("1 to {dim}, the model's"), n.to_string());
             return Err(Error::Option { name: "dimensions", expected, found });
         }
-        let prefill = Prefill::new(model, Until::Hidden, options.max_step_tokens, options.max_context)?;
+        let prefill = Prefill::new(
+            model,
+            Until::Hidden,
+            options.max_step_tokens,
+            options.max_context,
+            options.kv_format,
+        )?;
         Ok(Self { prefill, options })
     }
 

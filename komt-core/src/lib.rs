@@ -65,7 +65,7 @@ pub use error::{Error, Result};
 pub use hub::HubOptions;
 pub use komt_cache as cache;
 pub use komt_kernels as kernels;
-pub use komt_kernels::{Cpu, CpuOptions, Isa, Precision};
+pub use komt_kernels::{Cpu, CpuOptions, Isa, KvFormat, Precision};
 pub use komt_sample as sample;
 pub use komt_sample::SamplingParams;
 pub use komt_tokenize as tokenize;
@@ -73,7 +73,7 @@ pub use komt_tokenize::{Message, Role, StreamDecoder, Template, Tokenizer};
 pub use load::{LoadOptions, MemoryPlan, Model, Progress};
 pub use matrix::Weights;
 pub use options::{EngineOptions, GenerateOptions};
-pub use scorer::{Score, Scorer};
+pub use scorer::{Score, ScoreOptions, Scorer};
 pub use sequence::{FinishReason, Token};
 pub use session::{Canceller, Session, SharedEngine};
 

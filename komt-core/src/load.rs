@@ -184,7 +184,7 @@ trait OnDevice: Send + Sync {
     fn runner(&self, capacity: Capacity) -> Result<Box<dyn Run>>;
     fn device_name(&self) -> String;
     fn available_bytes(&self) -> Option<u64>;
-    fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan;
+    fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> Result<MemoryPlan>;
 }
 
 struct Loaded<B: Backend> {
@@ -202,21 +202,27 @@ impl<B: Backend + Clone + Sync> OnDevice for Loaded<B> {
     fn available_bytes(&self) -> Option<u64> {
         self.backend.available_bytes()
     }
-    fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan {
-        plan::<B>(config, weights_bytes, capacity)
+    fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> Result<MemoryPlan> {
+        plan(&self.backend, config, weights_bytes, capacity)
     }
 }
 
-pub(crate) fn plan<B: Backend>(config: &Config, weights_bytes: u64, capacity: Capacity) -> MemoryPlan {
-    let kv_bytes_per_token = Runner::<B>::kv_bytes_per_token(config);
+pub(crate) fn plan<B: Backend>(
+    backend: &B,
+    config: &Config,
+    weights_bytes: u64,
+    capacity: Capacity,
+) -> Result<MemoryPlan> {
+    let format = backend.kv_format(capacity.kv_format)?;
+    let kv_bytes_per_token = Runner::<B>::kv_bytes_per_token(config, format);
     let pages = |n: usize| kv_bytes_per_token.saturating_mul((n * komt_cache::PAGE) as u64);
-    MemoryPlan {
+    Ok(MemoryPlan {
         weights_bytes,
         kv_bytes_per_token,
         kv_bytes_per_seq: pages(capacity.step.table_len),
         kv_bytes: pages(capacity.n_pages),
         scratch_bytes: Runner::<B>::scratch_bytes(config, capacity),
-    }
+    })
 }
 
 impl Model {
@@ -275,7 +281,7 @@ impl Model {
         let ModelFiles { config, tensors, .. } = files;
         let weights_bytes = weights::check(&backend, config, &**tensors, options.weights)?;
         let capacity = EngineOptions::default().capacity(config);
-        let plan = plan::<B>(config, weights_bytes, capacity);
+        let plan = plan(&backend, config, weights_bytes, capacity)?;
         options.tell(Progress::Plan(plan));
         let (what, needed_bytes) = match options.needs_engine {
             true => ("weights, KV cache and scratch", plan.total_bytes()),
@@ -353,19 +359,19 @@ impl Model {
     /// What an engine with these options will take.
     ///
     /// # Errors
-    /// [`Error::Option`].
+    /// [`Error::Option`]; a format of the KV cache that the device has not.
     pub fn memory_plan(&self, options: &EngineOptions) -> Result<MemoryPlan> {
         options.check(&self.inner.config)?;
-        Ok(self.plan(options.capacity(&self.inner.config)))
+        self.plan(options.capacity(&self.inner.config))
     }
 
-    fn plan(&self, capacity: Capacity) -> MemoryPlan {
+    fn plan(&self, capacity: Capacity) -> Result<MemoryPlan> {
         self.inner.on_device.plan(&self.inner.config, self.inner.weights_bytes, capacity)
     }
 
     /// A runner with this capacity, when there is memory for it.
     pub(crate) fn runner(&self, capacity: Capacity) -> Result<Box<dyn Run>> {
-        let plan = self.plan(capacity);
+        let plan = self.plan(capacity)?;
         let needed_bytes = plan.kv_bytes.saturating_add(plan.scratch_bytes);
         let limit = self.inner.memory_limit_bytes.map(|limit| limit.saturating_sub(self.inner.weights_bytes));
         enough("KV cache and scratch", needed_bytes, limit, self.inner.on_device.available_bytes())?;

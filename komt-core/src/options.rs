@@ -4,7 +4,7 @@ use crate::fields::Fields;
 use crate::runner::Capacity;
 use crate::{Config, Error, Result};
 use komt_cache::{PAGE, ring_len};
-use komt_kernels::StepCapacity;
+use komt_kernels::{KvFormat, StepCapacity};
 use komt_sample::SamplingParams;
 use std::path::Path;
 
@@ -142,11 +142,13 @@ pub struct EngineOptions {
     /// Tokens that the KV cache holds, of all sequences. `None`: two of the longest sequences. When it is full, the youngest
     /// sequences give their pages up and are computed again later.
     pub kv_tokens: Option<usize>,
+    /// How the KV cache is stored. `None`: as the device's activations on a GPU; f16 on a CPU, and f32 where that is to be exact.
+    pub kv_format: Option<KvFormat>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_seqs: 16, max_step_tokens: 512, max_context: None, kv_tokens: None }
+        Self { max_seqs: 16, max_step_tokens: 512, max_context: None, kv_tokens: None, kv_format: None }
     }
 }
 
@@ -175,6 +177,12 @@ impl EngineOptions {
         self
     }
 
+    /// With the KV cache stored like this.
+    pub fn kv_format(mut self, format: KvFormat) -> Self {
+        self.kv_format = Some(format);
+        self
+    }
+
     pub(crate) fn context(&self, config: &Config) -> usize {
         let is_bounded = config.window.is_some_and(|window| window < config.max_context);
         let default = if is_bounded { config.max_context } else { config.max_context.min(4096) };
@@ -186,7 +194,11 @@ impl EngineOptions {
         let table_len = ring_len(config.window, max_tokens, self.context(config));
         let n_pages = self.kv_tokens.map_or(2 * table_len, |n| n.div_ceil(PAGE));
         let max_seqs = self.max_seqs.min(max_tokens);
-        Capacity { step: StepCapacity { max_tokens, max_seqs, max_logits: max_seqs, table_len }, n_pages }
+        Capacity {
+            step: StepCapacity { max_tokens, max_seqs, max_logits: max_seqs, table_len },
+            n_pages,
+            kv_format: self.kv_format,
+        }
     }
 
     pub(crate) fn check(&self, config: &Config) -> Result<()> {

@@ -3,7 +3,7 @@
 use crate::runner::{Run, Until};
 use crate::{Error, Model, Result};
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan};
-use komt_kernels::StepCapacity;
+use komt_kernels::{KvFormat, StepCapacity};
 use std::sync::{Mutex, PoisonError};
 
 /// Texts in one step at most: the page tables of a step are made for them.
@@ -37,9 +37,10 @@ impl Prefill {
         until: Until,
         max_step_tokens: usize,
         max_context: Option<usize>,
+        kv_format: Option<KvFormat>,
     ) -> Result<Self> {
         let mut options = crate::EngineOptions::default().max_seqs(MAX_SEQS).max_step_tokens(max_step_tokens);
-        options.max_context = max_context;
+        (options.max_context, options.kv_format) = (max_context, kv_format);
         options.check(model.config())?;
         let max_context = options.context(model.config());
         let mut capacity = options.capacity(model.config());

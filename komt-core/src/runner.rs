@@ -3,7 +3,7 @@
 use crate::model::{Mistral, Scratch};
 use crate::{Config, Result};
 use komt_cache::{PAGE, StepDims, StepPlan};
-use komt_kernels::{Backend, Elem, KvLayer, MAX_CANDIDATES, NO_TOKEN, Step, StepCapacity};
+use komt_kernels::{Backend, Elem, KvFormat, KvLayer, MAX_CANDIDATES, NO_TOKEN, Step, StepCapacity};
 use std::sync::Arc;
 
 /// What a runner has room for.
@@ -13,6 +13,8 @@ pub struct Capacity {
     pub step: StepCapacity,
     /// Pages of all sequences together.
     pub n_pages: usize,
+    /// How they are stored. `None`: the backend's default.
+    pub kv_format: Option<KvFormat>,
 }
 
 /// Runs steps of a model: the backend, the shared weights, the KV cache and the activations.
@@ -52,12 +54,13 @@ impl<B: Backend> Runner<B> {
     /// Allocates everything that steps will need.
     ///
     /// # Errors
-    /// Out of memory.
+    /// A format of the KV cache that the backend has not; out of memory.
     pub fn new(mut b: B, model: Arc<Mistral<B>>, capacity: Capacity) -> Result<Self> {
         let c = &model.config;
         let StepCapacity { max_tokens, max_logits, .. } = capacity.step;
         let scratch = Scratch::alloc(&mut b, c, max_tokens, max_logits)?;
-        let layer = |_| KvLayer::<B>::alloc(&mut b, capacity.n_pages * PAGE, c.kv_dim());
+        let format = b.kv_format(capacity.kv_format)?;
+        let layer = |_| KvLayer::<B>::alloc(&mut b, capacity.n_pages * PAGE, c.attn(), format);
         let kv = (0..c.n_layers).map(layer).collect::<komt_kernels::Result<_>>()?;
         let step = Step::<B>::alloc(&mut b, capacity.step)?;
         let out = vec![0.0; (max_logits * c.vocab_size).max(max_tokens * c.dim)];
@@ -73,8 +76,8 @@ impl<B: Backend> Runner<B> {
     }
 
     /// Bytes of the KV cache for one token.
-    pub fn kv_bytes_per_token(c: &Config) -> u64 {
-        2 * (c.n_layers * c.kv_dim() * size_of::<B::Kv>()) as u64
+    pub fn kv_bytes_per_token(c: &Config, format: KvFormat) -> u64 {
+        (c.n_layers * format.token_bytes(c.attn())) as u64
     }
 
     /// Bytes that a runner takes besides weights and KV cache.

@@ -3,6 +3,7 @@
 use crate::prefill::Prefill;
 use crate::runner::Until;
 use crate::{Error, Model, Result};
+use komt_kernels::KvFormat;
 use komt_sample::log_sum_exp;
 
 /// How likely the tokens of a text are, each after those before it.
@@ -27,6 +28,30 @@ impl Score {
     }
 }
 
+/// How a [`Scorer`] is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ScoreOptions {
+    /// The longest text. `None`: as `EngineOptions::max_context`.
+    pub max_context: Option<usize>,
+    /// How keys and values are stored. `None`: as `EngineOptions::kv_format`.
+    pub kv_format: Option<KvFormat>,
+}
+
+impl ScoreOptions {
+    /// With this longest text.
+    pub fn max_context(mut self, n: usize) -> Self {
+        self.max_context = Some(n);
+        self
+    }
+
+    /// With keys and values stored like this.
+    pub fn kv_format(mut self, format: KvFormat) -> Self {
+        self.kv_format = Some(format);
+        self
+    }
+}
+
 /// Scores texts. It takes `&self` and can be shared by threads, which then wait for each other.
 ///
 /// ```
@@ -48,9 +73,18 @@ impl Scorer {
     /// # Errors
     /// `Error::Option`, `Error::NotEnoughMemory`.
     pub fn new(model: &Model, max_context: Option<usize>) -> Result<Self> {
+        Self::with(model, ScoreOptions { max_context, kv_format: None })
+    }
+
+    /// A scorer as `options` say.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`]; a format that the device has not.
+    pub fn with(model: &Model, options: ScoreOptions) -> Result<Self> {
+        let ScoreOptions { max_context, kv_format } = options;
         // Every row has logits: 128 rows of 32,000 are 16 MiB.
         const MAX_STEP_TOKENS: usize = 128;
-        Ok(Self { prefill: Prefill::new(model, Until::Logits, MAX_STEP_TOKENS, max_context)? })
+        Ok(Self { prefill: Prefill::new(model, Until::Logits, MAX_STEP_TOKENS, max_context, kv_format)? })
     }
 
     /// Scores a text, with BOS in front where the tokenizer's files want one, as transformers has it. What it says of control tokens is text; to score

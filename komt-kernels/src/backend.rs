@@ -1,6 +1,6 @@
 //! [`Backend`]: everything that a device must do.
 
-use crate::{Elem, HostWeight, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat};
+use crate::{Elem, Error, HostWeight, KvFormat, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat};
 use komt_cache::StepDims;
 
 /// No id: what [`Backend::argmax`] says of rows without an answer.
@@ -41,7 +41,8 @@ impl AttnShape {
 
 /// A device: how it holds numbers, and the operations of a Mistral-architecture forward pass on them.
 ///
-/// The backend owns the number formats: [`Backend::Act`], [`Backend::Kv`] and the packing of [`Backend::Weight`]. The
+/// The backend owns the number formats: [`Backend::Act`], what the KV cache may be
+/// stored as, and the packing of [`Backend::Weight`]. The
 /// residual stream is f32 everywhere. Buffers are rows of fixed width, row-major, with the rows in use set per step.
 ///
 /// Inside a forward pass nothing allocates, uploads, compiles or synchronises: only the nine operations are called, and
@@ -52,8 +53,6 @@ pub trait Backend: Sized + Send + 'static {
     type Buf<T: Elem>: Send + Sync + 'static;
     /// What matmuls read and write: f32 on CPUs, 16 bits on GPUs.
     type Act: Elem;
-    /// What the KV cache holds.
-    type Kv: Elem;
     /// A matrix `[out, in]` in whatever format and packing this backend likes.
     type Weight: Send + Sync + 'static;
 
@@ -64,6 +63,22 @@ pub trait Backend: Sized + Send + 'static {
     /// Bytes that [`Backend::load_weight`] will keep of such a matrix.
     fn weight_bytes(&self, rows: usize, cols: usize, format: WeightFormat) -> u64 {
         format.bytes(rows, cols) as u64
+    }
+
+    /// What the KV cache can be stored as, the default first.
+    fn kv_formats(&self) -> &'static [KvFormat];
+    /// The format asked for, or the default.
+    ///
+    /// # Errors
+    /// `Error::UnsupportedKvFormat`.
+    fn kv_format(&self, wanted: Option<KvFormat>) -> Result<KvFormat> {
+        let formats = self.kv_formats();
+        let found = wanted.unwrap_or(formats[0]);
+        if formats.contains(&found) {
+            return Ok(found);
+        }
+        let expected = formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ");
+        Err(Error::UnsupportedKvFormat { device: self.device_name(), found, expected })
     }
 
     /// Whether there are kernels for a model of this shape: its attention, and `widths`, the columns of its matrices. Told

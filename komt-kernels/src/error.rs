@@ -1,6 +1,6 @@
 //! [`Error`].
 
-use crate::Isa;
+use crate::{Isa, KvFormat};
 
 /// What can go wrong from outside. Shapes that do not fit together are assertions instead.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +161,16 @@ pub enum Error {
         found: usize,
         /// What it may be.
         expected: &'static str,
+    },
+    /// A format of the KV cache that there are no kernels for.
+    #[error("{device}: a KV cache in {found} was asked for, there is {expected}")]
+    UnsupportedKvFormat {
+        /// The device's name.
+        device: String,
+        /// What was asked for.
+        found: KvFormat,
+        /// What it may be.
+        expected: String,
     },
     /// An operation was made to fail by the observer of a [`Tap`](crate::Tap).
     #[error("{op}: stopped by its observer: {reason}")]

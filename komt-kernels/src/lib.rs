@@ -32,6 +32,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
+mod kv;
 mod ops;
 pub mod quant;
 mod rows;
@@ -44,7 +45,8 @@ pub use cpu::{Cpu, CpuOptions, Isa, Precision};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use error::{Error, Result};
-pub use rows::{Elem, KvBuf, KvLayer, RowBuf, Rows};
+pub use kv::{KvBuf, KvFormat, KvLayer};
+pub use rows::{Elem, RowBuf, Rows};
 pub use step::{Step, StepBuf, StepCapacity};
 pub use tap::{Tap, TapEvent};
 pub use weight::{AlignedBytes, HostWeight, SharedBytes, WeightFormat};

@@ -1,4 +1,4 @@
-//! [`Rows`]: the only activation type, and [`KvLayer`].
+//! [`Rows`]: the only activation type.
 
 use crate::{Backend, Result};
 use bytemuck::Pod;
@@ -54,37 +54,5 @@ impl<S> RowBuf<S> {
     /// Out of memory.
     pub fn alloc<B: Backend<Buf<T> = S>, T: Elem>(b: &mut B, max_rows: usize, cols: usize) -> Result<Self> {
         Ok(Self { buf: b.alloc::<T>(max_rows * cols)?, rows: 0, cols, max_rows })
-    }
-}
-
-/// The cached keys and values of one layer: `[n_slots, kv_dim]` each.
-#[derive(Debug)]
-pub struct KvBuf<S> {
-    /// Keys, rotated.
-    pub k: S,
-    /// Values.
-    pub v: S,
-    /// Slots that there are.
-    pub n_slots: usize,
-    /// Width of a slot.
-    pub kv_dim: usize,
-}
-
-/// The cached keys and values of one layer on backend `B`.
-pub type KvLayer<B> = KvBuf<<B as Backend>::Buf<<B as Backend>::Kv>>;
-
-impl<S> KvBuf<S> {
-    /// Room for `n_slots` tokens.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn alloc<B: Backend<Buf<<B as Backend>::Kv> = S>>(
-        b: &mut B,
-        n_slots: usize,
-        kv_dim: usize,
-    ) -> Result<Self> {
-        let k = b.alloc::<B::Kv>(n_slots * kv_dim)?;
-        let v = b.alloc::<B::Kv>(n_slots * kv_dim)?;
-        Ok(Self { k, v, n_slots, kv_dim })
     }
 }

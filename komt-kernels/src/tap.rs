@@ -1,7 +1,8 @@
 //! [`Tap`]: a backend that lets somebody look.
 
 use crate::{
-    AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat,
+    AttnShape, Backend, Elem, Error, HostWeight, KvFormat, KvLayer, Result, Rows, SharedBytes, Step,
+    WeightFormat,
 };
 use komt_cache::StepDims;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +54,6 @@ impl<B: Backend> Tap<B> {
 impl<B: Backend> Backend for Tap<B> {
     type Buf<T: Elem> = B::Buf<T>;
     type Act = B::Act;
-    type Kv = B::Kv;
     type Weight = B::Weight;
 
     fn device_name(&self) -> String {
@@ -64,6 +64,9 @@ impl<B: Backend> Backend for Tap<B> {
     }
     fn weight_bytes(&self, rows: usize, cols: usize, format: WeightFormat) -> u64 {
         self.inner.weight_bytes(rows, cols, format)
+    }
+    fn kv_formats(&self) -> &'static [KvFormat] {
+        self.inner.kv_formats()
     }
     fn check_shape(&self, attn: AttnShape, widths: &[(&'static str, usize)]) -> Result<()> {
         self.inner.check_shape(attn, widths)

@@ -7,8 +7,8 @@
 use half::{bf16, f16};
 use komt_cache::{Logits, PagePool, PageTable, StepPlan, ring_len};
 use komt_kernels::{
-    AttnShape, Backend, Cpu, CpuOptions, HostWeight, Isa, KvLayer, Precision, Rows, Step, StepCapacity,
-    WeightFormat,
+    AttnShape, Backend, Cpu, CpuOptions, HostWeight, Isa, KvFormat, KvLayer, Precision, Rows, Step,
+    StepCapacity, WeightFormat,
 };
 
 /// For operations without long sums of mixed signs: a few roundings of 2^-24 (4e-15 each when squared) and `exp` (2 units
@@ -245,13 +245,12 @@ impl Fixture {
         step
     }
 
-    fn attention(&self, isa: Isa, poison: f32) -> Vec<f32> {
+    fn attention(&self, isa: Isa, format: KvFormat, poison: f32) -> Vec<f32> {
         let mut cpu = cpu(isa);
         let step = self.step(&mut cpu);
         let (q_dim, kv_dim) = (self.attn.q_dim(), self.attn.kv_dim());
-        let mut kv = KvLayer::<Cpu>::alloc(&mut cpu, self.n_slots, kv_dim).unwrap();
-        kv.k.copy_from_slice(&noise(5, self.n_slots * kv_dim));
-        kv.v.copy_from_slice(&noise(6, self.n_slots * kv_dim));
+        let mut kv = KvLayer::<Cpu>::alloc(&mut cpu, self.n_slots, self.attn, format).unwrap();
+        let (k, v) = (noise(5, self.n_slots * kv_dim), noise(6, self.n_slots * kv_dim));
         // Slots that no row of the step may see hold poison.
         let mut seen = vec![false; self.n_slots];
         for (&pos, &seq) in step.positions().iter().zip(step.seq_of()) {
@@ -261,9 +260,9 @@ impl Fixture {
                 seen[page * komt_cache::PAGE + j % komt_cache::PAGE] = true;
             }
         }
-        for (slot, _) in seen.iter().enumerate().filter(|(_, seen)| !**seen) {
-            kv.k[slot * kv_dim..][..kv_dim].fill(poison);
-            kv.v[slot * kv_dim..][..kv_dim].fill(poison);
+        let poison = vec![poison; kv_dim];
+        for (slot, (k, v)) in k.chunks_exact(kv_dim).zip(v.chunks_exact(kv_dim)).enumerate() {
+            if seen[slot] { kv.store(slot, k, v) } else { kv.store(slot, &poison, &poison) }
         }
         let n = self.plan.n_tokens();
         let qkv = rows(&mut cpu, &noise(7, n * (q_dim + 2 * kv_dim)), q_dim + 2 * kv_dim);
@@ -289,11 +288,16 @@ fn attention_equals_the_reference_and_reads_nothing_else() {
     for attn in shapes {
         for seqs in [&[(0, 1)][..], &[(0, 40)], &[(15, 1), (16, 1), (17, 1)], &[(70, 1), (3, 20), (31, 2)]] {
             let fixture = fixture(attn, seqs);
-            let reference = fixture.attention(Isa::Scalar, f32::NAN);
-            assert!(reference.iter().all(|v| v.is_finite()), "the reference read poison: {attn:?} {seqs:?}");
-            for isa in fast() {
-                let error = nmse(&fixture.attention(isa, f32::NAN), &reference);
-                assert!(error < BOUND, "{isa:?} {attn:?} {seqs:?}: {error:e}");
+            for format in KvFormat::ALL {
+                let reference = fixture.attention(Isa::Scalar, format, f32::NAN);
+                assert!(
+                    reference.iter().all(|v| v.is_finite()),
+                    "the reference read poison: {attn:?} {seqs:?}"
+                );
+                for isa in fast() {
+                    let error = nmse(&fixture.attention(isa, format, f32::NAN), &reference);
+                    assert!(error < BOUND, "{isa:?} {format} {attn:?} {seqs:?}: {error:e}");
+                }
             }
         }
     }
@@ -307,13 +311,12 @@ fn attention_by_eye() {
     for isa in Isa::available() {
         let mut cpu = cpu(isa);
         let step = fixture.step(&mut cpu);
-        let mut kv = KvLayer::<Cpu>::alloc(&mut cpu, fixture.n_slots, 2).unwrap();
+        let mut kv = KvLayer::<Cpu>::alloc(&mut cpu, fixture.n_slots, attn, KvFormat::F32).unwrap();
         let slot = |pos: usize| step.table(0)[0] as usize * komt_cache::PAGE + pos;
         for (pos, k, v) in
             [(0, [0.0, 1.0], [1.0, 1.0]), (1, [1.0, 0.0], [5.0, 7.0]), (2, [0.0, -1.0], [2.0, 2.0])]
         {
-            kv.k[2 * slot(pos)..][..2].copy_from_slice(&k);
-            kv.v[2 * slot(pos)..][..2].copy_from_slice(&v);
+            kv.store(slot(pos), &k, &v);
         }
         let qkv = rows(&mut cpu, &[1000.0, 0.0, 0.0, 0.0, 0.0, 0.0], 6);
         let mut out = rows(&mut cpu, &[0.0, 0.0], 2);
@@ -333,9 +336,8 @@ fn rope_store_rotates_pairs_and_writes_only_its_slots() {
         capacity.max_logits = 2;
         let mut step = Step::<Cpu>::alloc(&mut cpu, capacity).unwrap();
         step.load(&mut cpu, &fixture.plan).unwrap();
-        let mut kv = KvLayer::<Cpu>::alloc(&mut cpu, fixture.n_slots, 4).unwrap();
-        kv.k.fill(9.0);
-        kv.v.fill(9.0);
+        let mut kv = KvLayer::<Cpu>::alloc(&mut cpu, fixture.n_slots, attn, KvFormat::F32).unwrap();
+        (0..fixture.n_slots).for_each(|slot| kv.store(slot, &[9.0; 4], &[9.0; 4]));
         let row: Vec<f32> = (1..=16).map(|v| v as f32).collect();
         let mut qkv = rows(&mut cpu, &[row.clone(), row].concat(), 16);
         let inv_freq = vec![std::f32::consts::FRAC_PI_2, 0.0]; // at position 1: a quarter turn, and none
@@ -345,11 +347,10 @@ fn rope_store_rotates_pairs_and_writes_only_its_slots() {
             [-3.0, 2.0, 1.0, 4.0, -7.0, 6.0, 5.0, 8.0, -11.0, 10.0, 9.0, 12.0, 13.0, 14.0, 15.0, 16.0];
         assert!(nmse(&qkv.buf[..16], &expected) < BOUND, "{isa:?} {:?}", &qkv.buf[..16]);
         let slot = step.slots()[0] as usize;
-        assert_eq!(kv.k[4 * slot..][..4], qkv.buf[8..12]);
-        assert_eq!(kv.v[4 * slot..][..4], [13.0, 14.0, 15.0, 16.0]);
-        kv.k[4 * slot..][..4].fill(9.0);
-        kv.v[4 * slot..][..4].fill(9.0);
-        assert!(kv.k.iter().chain(&kv.v).all(|&v| v == 9.0), "{isa:?}: something else was written");
+        assert_eq!(kv.load(slot), [qkv.buf[8..12].to_vec(), vec![13.0, 14.0, 15.0, 16.0]]);
+        kv.store(slot, &[9.0; 4], &[9.0; 4]);
+        let others = (0..fixture.n_slots).flat_map(|slot| kv.load(slot).concat());
+        assert!(others.into_iter().all(|v| v == 9.0), "{isa:?}: something else was written");
     }
 }
 

@@ -13,7 +13,7 @@ use cuda_support::{Gpu, Twin, bound, compare, normal};
 use half::{bf16, f16};
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, first_visible, ring_len};
 use komt_kernels::cuda::CudaAct;
-use komt_kernels::{AttnShape, Backend, StepCapacity};
+use komt_kernels::{AttnShape, Backend, KvFormat, StepCapacity};
 use komt_softgpu::Options;
 use komt_softgpu::exec::RunOptions;
 
@@ -86,9 +86,16 @@ impl Fixture {
 
     /// Compares the step's attention with the CPU's; the device's output.
     fn check<A: CudaAct>(&self, t: &mut Twin<A>, what: &str) -> Vec<f32> {
+        let [native] = Twin::<A>::kv_formats();
+        self.check_in(t, native, what)
+    }
+
+    /// The same with a cache in this format.
+    fn check_in<A: CudaAct>(&self, t: &mut Twin<A>, format: KvFormat, what: &str) -> Vec<f32> {
+        let what = &format!("{what} {format}");
         let (n, q_dim, kv_dim) = (self.plan.n_tokens(), self.attn.q_dim(), self.attn.kv_dim());
         let step = t.step(&self.plan, self.capacity());
-        let kv = t.kv(self.n_slots, kv_dim, &self.cache(5), &self.cache(6));
+        let kv = t.kv(self.attn, format, &self.cache(5), &self.cache(6));
         let qkv = t.acts(n, q_dim + 2 * kv_dim, &normal(7, n * (q_dim + 2 * kv_dim)));
         let mut out = t.acts(n, q_dim, &vec![9.0; n * q_dim]);
         t.cpu.attention(&mut out.cpu, &qkv.cpu, &kv.cpu, &step.cpu, self.attn).unwrap();
@@ -239,7 +246,7 @@ fn attention_by_eye() {
                 k[(page + pos) * 64..][..64].fill(if pos == 1 { 1.0 } else { -1.0 });
                 v[(page + pos) * 64..][..64].fill(5.0 + pos as f32);
             }
-            let kv = t.kv(fixture.n_slots, 64, &k, &v);
+            let kv = t.kv(attn, Twin::<A>::kv_formats()[0], &k, &v);
             let qkv = t.acts(n, 192, &vec![10.0; n * 192]);
             let mut out = t.acts(n, 64, &vec![0.0; n * 64]);
             t.cuda.attention(&mut out.cuda, &qkv.cuda, &kv.cuda, &step.cuda, attn).unwrap();
@@ -265,7 +272,7 @@ fn keys_and_values_are_read_once_without_bank_conflicts() {
                 let fixture = fixture(attn, &[(start, n)]);
                 let (q_dim, kv_dim) = (attn.q_dim(), attn.kv_dim());
                 let step = t.step(&fixture.plan, fixture.capacity());
-                let kv = t.kv(fixture.n_slots, kv_dim, &fixture.cache(5), &fixture.cache(6));
+                let kv = t.kv(attn, KvFormat::Bf16, &fixture.cache(5), &fixture.cache(6));
                 let qkv = t.acts(n, q_dim + 2 * kv_dim, &normal(7, n * (q_dim + 2 * kv_dim)));
                 let mut out = t.acts(n, q_dim, &vec![9.0; n * q_dim]);
                 soft.take_launches();

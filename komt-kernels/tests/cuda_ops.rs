@@ -10,7 +10,7 @@ use cuda_support::{Gpu, Twin, bound, compare, normal};
 use half::{bf16, f16};
 use komt_cache::{PAD_SLOT, StepPlan};
 use komt_kernels::cuda::CudaAct;
-use komt_kernels::{AttnShape, Backend, StepCapacity};
+use komt_kernels::{AttnShape, Backend, KvBuf, KvFormat, StepCapacity};
 use komt_softgpu::Options;
 
 /// Runs a generic test on each architecture, in the 16-bit type that models use there; sm_80 has both.
@@ -150,7 +150,7 @@ fn inv_freq(head_dim: usize) -> Vec<f32> {
 }
 
 /// Rotates the rows of a plan at these positions, and compares rows and caches.
-fn rotate<A: CudaAct>(t: &mut Twin<A>, attn: AttnShape, positions: &[u32]) {
+fn rotate<A: CudaAct>(t: &mut Twin<A>, attn: AttnShape, format: KvFormat, positions: &[u32]) {
     let (n, q_dim, kv_dim) = (positions.len(), attn.q_dim(), attn.kv_dim());
     let (cols, n_slots) = (q_dim + 2 * kv_dim, n + 5);
     let mut plan = plan(n, &[]);
@@ -162,27 +162,25 @@ fn rotate<A: CudaAct>(t: &mut Twin<A>, attn: AttnShape, positions: &[u32]) {
     let data = normal(1, n * cols);
     let mut qkv = t.acts(n, cols, &data);
     let old = vec![7.0; n_slots * kv_dim];
-    let mut kv = t.kv(n_slots, kv_dim, &old, &old);
+    let mut kv = t.kv(attn, format, &old, &old);
     t.cpu.rope_store(&mut qkv.cpu, &mut kv.cpu, &step.cpu, &freqs.cpu, attn).unwrap();
     t.cuda.rope_store(&mut qkv.cuda, &mut kv.cuda, &step.cuda, &freqs.cuda, attn).unwrap();
-    let what = format!("rope_store {attn:?} at {positions:?}");
+    let what = format!("rope_store {format} {attn:?} at {positions:?}");
     t.check(&what, &qkv, bound::<A>());
 
     let rows = t.download(&qkv.cuda);
-    let (mut k, mut v) = (vec![A::default(); n_slots * kv_dim], vec![A::default(); n_slots * kv_dim]);
-    t.cuda.download(&mut k, &kv.cuda.k).unwrap();
-    t.cuda.download(&mut v, &kv.cuda.v).unwrap();
+    let found = t.download_kv(&kv.cuda);
+    // What the device has rounded to A is what it stores: number by number, as the host would.
+    let mut expected = KvBuf::zeroed(n_slots, attn, format);
     for slot in 0..n_slots {
-        let row = plan.slots.iter().position(|&s| s as usize == slot);
-        let at = |cache: &[A]| -> Vec<f32> {
-            cache[slot * kv_dim..][..kv_dim].iter().map(|value| value.to_f32()).collect()
-        };
-        let expected = |from: usize| match row {
-            Some(row) => rows[row * cols + from..][..kv_dim].to_vec(),
-            None => vec![7.0; kv_dim],
-        };
-        assert_eq!(at(&k), expected(q_dim), "{what}: k in slot {slot}");
-        assert_eq!(at(&v), expected(q_dim + kv_dim), "{what}: v in slot {slot}");
+        match plan.slots.iter().position(|&s| s as usize == slot) {
+            Some(row) => {
+                let (k, v) = rows[row * cols + q_dim..(row + 1) * cols].split_at(kv_dim);
+                expected.store(slot, k, v);
+            }
+            None => expected.store(slot, &old[..kv_dim], &old[..kv_dim]),
+        }
+        assert_eq!(found.load(slot), expected.load(slot), "{what}: slot {slot}");
     }
     let values = |row: &[f32]| row[q_dim + kv_dim..].to_vec();
     let rounded: Vec<f32> = data.iter().map(|&value| A::from_f32(value).to_f32()).collect();
@@ -200,11 +198,13 @@ fn rope_store_turns_at_any_position_and_writes_only_its_slots() {
         // Quarter turns, the ends of fast paths (105,615 and 2^17), the last position that is promised.
         let far =
             [0, 1, 2, 3, 4, 5, 11, 22, 4095, 32767, 105_615, 105_616, 131_072, 710_000, 999_999, 1 << 20];
-        for attn in [shape(2, 1, 64), shape(3, 1, 96), shape(8, 2, 128)] {
-            rotate(&mut t, attn, &far);
+        for format in Twin::<A>::kv_formats() {
+            for attn in [shape(2, 1, 64), shape(3, 1, 96), shape(8, 2, 128)] {
+                rotate(&mut t, attn, format, &far);
+            }
+            rotate(&mut t, shape(2, 2, 64), format, &(100..170).collect::<Vec<_>>()); // one block a row
+            rotate(&mut t, shape(32, 8, 128), format, &[1000]);
         }
-        rotate(&mut t, shape(2, 2, 64), &(100..170).collect::<Vec<_>>()); // one block a row
-        rotate(&mut t, shape(32, 8, 128), &[1000]);
     }
     on_each!(test);
 }
@@ -221,7 +221,7 @@ fn rope_store_by_eye() {
     freqs[1] = std::f32::consts::FRAC_PI_2; // at position 3: three quarter turns, (a, b) becomes (b, -a)
     let freqs = t.vector(&freqs);
     let mut qkv = t.acts(1, 192, &(1..=192).map(|v| v as f32).collect::<Vec<_>>());
-    let mut kv = t.kv(1, 64, &[0.0; 64], &[0.0; 64]);
+    let mut kv = t.kv(attn, KvFormat::Bf16, &[0.0; 64], &[0.0; 64]);
     t.cuda.rope_store(&mut qkv.cuda, &mut kv.cuda, &step.cuda, &freqs.cuda, attn).unwrap();
     let mut expected: Vec<f32> = (1..=192).map(|v| v as f32).collect();
     for head in [0, 64] {
@@ -247,7 +247,7 @@ fn small_operations_move_their_rows_once() {
     let mut h = t.acts(n, dim, &vec![0.0; n * dim]);
     let mut last = t.acts(n, dim, &vec![0.0; n * dim]);
     let mut qkv = t.acts(n, q_dim + 2 * kv_dim, &normal(4, n * (q_dim + 2 * kv_dim)));
-    let mut kv = t.kv(n, kv_dim, &vec![0.0; n * kv_dim], &vec![0.0; n * kv_dim]);
+    let mut kv = t.kv(attn, KvFormat::Bf16, &vec![0.0; n * kv_dim], &vec![0.0; n * kv_dim]);
     let gate_up = t.acts(n, 2 * hidden_dim, &normal(5, n * 2 * hidden_dim));
     let mut ffn = t.acts(n, hidden_dim, &vec![0.0; n * hidden_dim]);
     let freqs = t.vector(&inv_freq(128));

@@ -3,7 +3,7 @@
 use komt_core::kernels::cpu::CpuWeight;
 use komt_core::kernels::cuda::CudaAct;
 use komt_core::kernels::{
-    AttnShape, Backend, Cpu, Elem, HostWeight, KvLayer, Result, Rows, Step, WeightFormat,
+    AttnShape, Backend, Cpu, Elem, HostWeight, KvFormat, KvLayer, Result, Rows, Step, WeightFormat,
 };
 use std::marker::PhantomData;
 
@@ -36,9 +36,12 @@ type Act = Rows<Cpu, f32>;
 impl<A: CudaAct> Backend for Rounded<A> {
     type Buf<T: Elem> = Vec<T>;
     type Act = f32;
-    type Kv = f32;
     type Weight = CpuWeight;
 
+    /// The cache in f32 holds what is rounded to `A` before.
+    fn kv_formats(&self) -> &'static [KvFormat] {
+        &[KvFormat::F32]
+    }
     fn device_name(&self) -> String {
         format!("{} in {}", self.cpu.device_name(), std::any::type_name::<A>())
     }
@@ -88,9 +91,10 @@ impl<A: CudaAct> Backend for Rounded<A> {
         self.cpu.rope_store(qkv, kv, step, inv_freq, attn)?;
         // What was there is rounded already; only the slots of this step change.
         for &slot in step.slots().iter().filter(|&&slot| slot != komt_core::cache::PAD_SLOT) {
-            let at = slot as usize * kv.kv_dim;
-            Self::round(&mut kv.k[at..at + kv.kv_dim]);
-            Self::round(&mut kv.v[at..at + kv.kv_dim]);
+            let [mut k, mut v] = kv.load(slot as usize);
+            Self::round(&mut k);
+            Self::round(&mut v);
+            kv.store(slot as usize, &k, &v);
         }
         Self::done(qkv)
     }

@@ -15,7 +15,8 @@ mod x86;
 
 use crate::quant::QuantLayout;
 use crate::{
-    AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, SharedBytes, Step, WeightFormat, ops,
+    AttnShape, Backend, Elem, Error, HostWeight, KvFormat, KvLayer, Result, Rows, SharedBytes, Step,
+    WeightFormat, ops,
 };
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -216,8 +217,16 @@ impl Cpu {
 impl Backend for Cpu {
     type Buf<T: Elem> = Vec<T>;
     type Act = f32;
-    type Kv = f32;
     type Weight = CpuWeight;
+
+    /// f16 where the CPU widens it at once and exact results are not asked for; else f32.
+    fn kv_formats(&self) -> &'static [KvFormat] {
+        use KvFormat::{Bf16, F16, F32, Q8};
+        match self.precision {
+            Precision::Fast if self.isa >= Isa::Avx2 => &[F16, F32, Bf16, Q8],
+            _ => &[F32, F16, Bf16, Q8],
+        }
+    }
 
     fn device_name(&self) -> String {
         format!("CPU ({:?}, {} threads)", self.isa, self.threads())

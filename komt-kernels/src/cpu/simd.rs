@@ -131,6 +131,19 @@ impl Stored for f16 {
         unsafe { s.load_f16(p) }
     }
 }
+/// The numbers of q8, without their scale.
+impl Stored for i8 {
+    const ZERO: Self = 0;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V {
+        // SAFETY: as the caller vouches.
+        unsafe { s.load_i8(p) }
+    }
+}
 impl Stored for bf16 {
     const ZERO: Self = bf16::ZERO;
     #[inline(always)]
@@ -147,21 +160,23 @@ impl Stored for bf16 {
 /// The dot product of `a` and `b`: one accumulator a lane, the tail padded with zeros, one sum at the end. Every dot
 /// product of a backend runs through this order, whatever the tile, so results do not depend on the number of rows.
 #[inline(always)]
-pub(crate) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot<S: Simd, T: Stored>(s: S, a: &[f32], b: &[T]) -> f32 {
     let n = a.len();
     assert_eq!(n, b.len(), "dot: lengths");
     let mut acc = s.splat(0.0);
     let mut i = 0;
     while i + S::LANES <= n {
         // SAFETY: LANES values from `i` on.
-        let (va, vb) = unsafe { (s.load(a.as_ptr().add(i)), s.load(b.as_ptr().add(i))) };
+        let (va, vb) = unsafe { (s.load(a.as_ptr().add(i)), T::load(s, b.as_ptr().add(i))) };
         acc = s.mul_add(va, vb, acc);
         i += S::LANES;
     }
     if i < n {
         // SAFETY: the `n - i` values that are left.
-        let tail = |v: &[f32]| unsafe { f32::load_tail(s, v.as_ptr().add(i), n - i) };
-        acc = s.mul_add(tail(a), tail(b), acc);
+        let (va, vb) = unsafe {
+            (f32::load_tail(s, a.as_ptr().add(i), n - i), T::load_tail(s, b.as_ptr().add(i), n - i))
+        };
+        acc = s.mul_add(va, vb, acc);
     }
     s.sum(acc)
 }

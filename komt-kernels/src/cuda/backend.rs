@@ -2,7 +2,9 @@
 
 use super::{Cuda, CudaAct, CudaBuf, CudaWeight, Mode, transfer};
 use crate::quant::QuantLayout;
-use crate::{AttnShape, Backend, Elem, Error, HostWeight, KvLayer, Result, Rows, Step, WeightFormat, ops};
+use crate::{
+    AttnShape, Backend, Elem, Error, HostWeight, KvFormat, KvLayer, Result, Rows, Step, WeightFormat, ops,
+};
 use bytemuck::cast_slice;
 use komt_cache::StepDims;
 use ops::matmul::cuda::Epilogue;
@@ -14,7 +16,6 @@ const WIDTH: usize = 32;
 impl<A: CudaAct> Backend for Cuda<A> {
     type Buf<T: Elem> = CudaBuf<T>;
     type Act = A;
-    type Kv = A;
     type Weight = CudaWeight<A>;
 
     fn device_name(&self) -> String {
@@ -26,6 +27,10 @@ impl<A: CudaAct> Backend for Cuda<A> {
     fn available_bytes(&self) -> Option<u64> {
         let work = self.work(&self.shared).ok()?;
         self.shared.context.free_bytes(&work).ok()
+    }
+
+    fn kv_formats(&self) -> &'static [KvFormat] {
+        if A::IS_F16 { &[KvFormat::F16] } else { &[KvFormat::Bf16] }
     }
 
     fn check_shape(&self, attn: AttnShape, widths: &[(&'static str, usize)]) -> Result<()> {

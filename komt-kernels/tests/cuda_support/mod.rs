@@ -27,8 +27,8 @@ mod nvrtc;
 use komt_cache::{PAGE, PagePool, PageTable, StepPlan};
 use komt_kernels::cuda::{CudaAct, CudaBuf, CudaCache, CudaOptions, CudaWeight};
 use komt_kernels::{
-    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, Isa, KvBuf, KvLayer, RowBuf, Rows, Step, StepCapacity,
-    WeightFormat, cpu::CpuWeight,
+    AttnShape, Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, Isa, KvBuf, KvFormat, KvLayer, RowBuf, Rows,
+    Step, StepCapacity, WeightFormat, cpu::CpuWeight,
 };
 use komt_softgpu::exec::RunOptions;
 use komt_softgpu::{DeviceSpec, Guard, Options, SoftGpu};
@@ -186,19 +186,38 @@ impl<A: CudaAct> Twin<A> {
         Two { cpu, cuda }
     }
 
-    /// A cache of `n_slots` slots that holds `k` and `v`.
+    /// The formats of its cache.
+    pub fn kv_formats() -> [KvFormat; 1] {
+        [if A::IS_F16 { KvFormat::F16 } else { KvFormat::Bf16 }]
+    }
+
+    /// A cache for `k` and `v`, `[n_slots, kv_dim]` each.
     pub fn kv(
         &mut self,
-        n_slots: usize,
-        kv_dim: usize,
+        attn: AttnShape,
+        format: KvFormat,
         k: &[f32],
         v: &[f32],
     ) -> Two<KvLayer<Cpu>, KvLayer<Cuda<A>>> {
-        let (k, v) = (self.acts(n_slots, kv_dim, k), self.acts(n_slots, kv_dim, v));
-        Two {
-            cpu: KvBuf { k: k.cpu.buf, v: v.cpu.buf, n_slots, kv_dim },
-            cuda: KvBuf { k: k.cuda.buf, v: v.cuda.buf, n_slots, kv_dim },
+        let (kv_dim, n_slots) = (attn.kv_dim(), k.len() / attn.kv_dim());
+        let mut cpu = KvLayer::<Cpu>::alloc(&mut self.cpu, n_slots, attn, format).unwrap();
+        for (slot, (k, v)) in k.chunks_exact(kv_dim).zip(v.chunks_exact(kv_dim)).enumerate() {
+            cpu.store(slot, k, v);
         }
+        let mut cuda = KvLayer::<Cuda<A>>::alloc(&mut self.cuda, n_slots, attn, format).unwrap();
+        self.cuda.upload(&mut cuda.k, &cpu.k).unwrap();
+        self.cuda.upload(&mut cuda.v, &cpu.v).unwrap();
+        Two { cpu, cuda }
+    }
+
+    /// The device's cache, copied to the host.
+    pub fn download_kv(&mut self, cuda: &KvLayer<Cuda<A>>) -> KvLayer<Cpu> {
+        let KvBuf { format, n_slots, kv_dim, head_dim, .. } = *cuda;
+        let mut kv =
+            KvBuf { k: vec![0; cuda.k.len()], v: vec![0; cuda.v.len()], format, n_slots, kv_dim, head_dim };
+        self.cuda.download(&mut kv.k, &cuda.k).unwrap();
+        self.cuda.download(&mut kv.v, &cuda.v).unwrap();
+        kv
     }
 
     /// The rows in use of the device's copy.

@@ -5,7 +5,7 @@ use komt_cache::{PAGE, first_visible};
 pub(super) fn attention(
     out: &mut [f32],
     qkv: &[f32],
-    kv: &KvBuf<Vec<f32>>,
+    kv: &KvBuf<Vec<u32>>,
     step: &StepBuf<Vec<u32>>,
     attn: AttnShape,
 ) {
@@ -15,12 +15,13 @@ pub(super) fn attention(
         let table = step.table(step.seq_of()[r]);
         let slot = |j: usize| table[(j / PAGE) % table.len()] as usize * PAGE + j % PAGE;
         let visible = first_visible(pos, attn.window)..=pos;
+        let keys_values: Vec<_> = visible.clone().map(|j| kv.load(slot(j))).collect();
         for h in 0..attn.n_heads {
             let q = &qkv[r * (q_dim + 2 * kv_dim) + h * head_dim..][..head_dim];
             let head = h / attn.group() * head_dim;
             let mut weights = vec![];
             for j in visible.clone() {
-                let k = &kv.k[slot(j) * kv_dim + head..][..head_dim];
+                let k = &keys_values[j - visible.start()][0][head..][..head_dim];
                 let mut score = 0.0;
                 for c in 0..head_dim {
                     score += q[c] * k[c];
@@ -36,7 +37,7 @@ pub(super) fn attention(
             let out = &mut out[r * q_dim + h * head_dim..][..head_dim];
             out.fill(0.0);
             for (j, weight) in visible.clone().zip(&weights) {
-                let v = &kv.v[slot(j) * kv_dim + head..][..head_dim];
+                let v = &keys_values[j - visible.start()][1][head..][..head_dim];
                 for c in 0..head_dim {
                     out[c] += weight / sum * v[c];
                 }

@@ -1,6 +1,7 @@
-use crate::cpu::simd::{Simd, dot, load_at, map_vector, map2};
+use crate::cpu::simd::{Simd, Stored, dot, load_at, map_vector, map2};
 use crate::cpu::{Kernel, SharedMut};
-use crate::{AttnShape, KvBuf, MAX_HEAD_DIM, StepBuf};
+use crate::kv::scale_at;
+use crate::{AttnShape, MAX_HEAD_DIM, StepBuf};
 use komt_cache::{PAGE, first_visible};
 use std::ops::Range;
 
@@ -12,10 +13,14 @@ const MAX_GROUP: usize = 8;
 /// One pass over the keys, page by page, with a running maximum (online softmax, arXiv:1805.02867): nothing is
 /// allocated, and each key is read once for its whole group of query heads. Pages start at multiples of `PAGE` in
 /// absolute positions, so the order of all sums follows from the row's position and window alone.
-pub(super) struct Attention<'a> {
+pub(super) struct Attention<'a, T> {
     pub out: SharedMut<'a, f32>,
     pub qkv: &'a [f32],
-    pub kv: &'a KvBuf<Vec<f32>>,
+    /// `[n_slots, kv_dim]` each, as they are stored.
+    pub k: &'a [T],
+    pub v: &'a [T],
+    /// Of k and v: empty unless they are q8.
+    pub scales: (&'a [f32], &'a [f32]),
     pub step: &'a StepBuf<Vec<u32>>,
     pub attn: AttnShape,
     pub items: Range<usize>,
@@ -29,7 +34,7 @@ struct Head {
     acc: [f32; MAX_HEAD_DIM],
 }
 
-impl Kernel for Attention<'_> {
+impl<T: Stored> Kernel for Attention<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let group = self.attn.group();
@@ -43,7 +48,7 @@ impl Kernel for Attention<'_> {
     }
 }
 
-impl Attention<'_> {
+impl<T: Stored> Attention<'_, T> {
     /// Query heads `heads` of row `r`, which all read key head `g`.
     #[inline(always)]
     fn heads<S: Simd>(&self, s: S, r: usize, g: usize, heads: Range<usize>) {
@@ -61,14 +66,22 @@ impl Attention<'_> {
             let n = (pos + 1).min((logical + 1) * PAGE) - from;
             let slot = table[logical % table.len()] as usize * PAGE + from % PAGE;
             let at = slot * kv_dim + g * head_dim;
-            let (k, v) = (&self.kv.k[at..], &self.kv.v[at..]);
+            let (k, v) = (&self.k[at..], &self.v[at..]);
+            let scales_at = scale_at(slot, g, self.attn.n_kv_heads);
+            let is_scaled = !self.scales.0.is_empty();
             for (state, h) in states.iter_mut().zip(heads.clone()) {
                 let q = &q[h * head_dim..][..head_dim];
                 let mut scores = [f32::NEG_INFINITY; PAGE];
                 for (j, score) in scores[..n].iter_mut().enumerate() {
                     *score = dot(s, q, &k[j * kv_dim..][..head_dim]) * scale;
                 }
-                state.add_page(s, &mut scores, n, v, kv_dim, head_dim);
+                let mut v_scales = [1.0; PAGE];
+                if is_scaled {
+                    let k_scales = &self.scales.0[scales_at..][..n];
+                    scores.iter_mut().zip(k_scales).for_each(|(score, scale)| *score *= scale);
+                    v_scales[..n].copy_from_slice(&self.scales.1[scales_at..][..n]);
+                }
+                state.add_page(s, &mut scores, &v_scales[..n], v, kv_dim, head_dim);
             }
         }
         for (state, h) in states.iter().zip(heads) {
@@ -89,18 +102,19 @@ impl Attention<'_> {
 }
 
 impl Head {
-    /// Takes in the `n` keys of a page with these scores; their values are rows of `v`, `stride` apart.
+    /// Takes in as many keys of a page as there are scales, with these scores; their values are rows of `v`, `stride` apart, times
+    /// the scales.
     #[inline(always)]
-    fn add_page<S: Simd>(
+    fn add_page<S: Simd, T: Stored>(
         &mut self,
         s: S,
         scores: &mut [f32; PAGE],
-        n: usize,
-        v: &[f32],
+        v_scales: &[f32],
+        v: &[T],
         stride: usize,
         head_dim: usize,
     ) {
-        let acc = &mut self.acc[..head_dim];
+        let (acc, n) = (&mut self.acc[..head_dim], v_scales.len());
         let max = scores[..n].iter().copied().fold(self.max, f32::max);
         if max > self.max {
             // What is there was scaled by e^-old: e^(old - max) brings it to the new maximum (0 for the first page).
@@ -117,6 +131,7 @@ impl Head {
             }
         }
         scores[..n].iter().for_each(|weight| self.sum += weight);
+        scores.iter_mut().zip(v_scales).for_each(|(weight, scale)| *weight *= scale);
         let mut c = 0;
         while c < head_dim {
             let left = head_dim - c;

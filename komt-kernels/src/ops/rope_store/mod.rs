@@ -6,7 +6,7 @@
 //! head[i], head[i + head_dim / 2] = a cos - b sin, b cos + a sin
 //! ```
 //! Shapes: qkv `[n_tokens, q_dim + 2 kv_dim]`, inv_freq `[head_dim / 2]`, cache `[n_slots, kv_dim]` twice. q is rotated in
-//! place; k is rotated in place and copied. A row with `PAD_SLOT` stores nothing.
+//! place; k is rotated in place and stored with v, rounded to the cache's format ([`KvBuf::store`]). A row with `PAD_SLOT` stores nothing.
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -18,8 +18,8 @@ use komt_cache::PAD_SLOT;
 /// `n_freqs`: length of inv_freq.
 fn check<A, K, S>(qkv: &RowBuf<A>, kv: &KvBuf<K>, step: &StepBuf<S>, n_freqs: usize, attn: AttnShape) {
     assert_eq!(
-        (qkv.rows, qkv.cols, kv.kv_dim, 2 * n_freqs),
-        (step.dims.n_tokens, attn.q_dim() + 2 * attn.kv_dim(), attn.kv_dim(), attn.head_dim),
+        (qkv.rows, qkv.cols, kv.kv_dim, kv.head_dim, 2 * n_freqs),
+        (step.dims.n_tokens, attn.q_dim() + 2 * attn.kv_dim(), attn.kv_dim(), attn.head_dim, attn.head_dim),
         "rope_store: qkv [{}, {}], cache [{}, {}], inv_freq [{}], {attn:?}",
         qkv.rows,
         qkv.cols,
@@ -34,7 +34,7 @@ fn check<A, K, S>(qkv: &RowBuf<A>, kv: &KvBuf<K>, step: &StepBuf<S>, n_freqs: us
 pub(crate) fn run(
     cpu: &Cpu,
     qkv: &mut RowBuf<Vec<f32>>,
-    kv: &mut KvBuf<Vec<f32>>,
+    kv: &mut KvBuf<Vec<u32>>,
     step: &StepBuf<Vec<u32>>,
     inv_freq: &[f32],
     attn: AttnShape,
@@ -52,9 +52,8 @@ pub(crate) fn run(
     // On one thread: nothing forbids a plan that gives two tokens the same slot, and this is a copy of a few rows.
     for (row, &slot) in qkv.buf.chunks_exact(cols).zip(step.slots()) {
         if slot != PAD_SLOT {
-            let at = slot as usize * kv_dim;
-            kv.k[at..at + kv_dim].copy_from_slice(&row[q_dim..][..kv_dim]);
-            kv.v[at..at + kv_dim].copy_from_slice(&row[q_dim + kv_dim..]);
+            let (k, v) = row[q_dim..].split_at(kv_dim);
+            kv.store(slot as usize, k, v);
         }
     }
 }
