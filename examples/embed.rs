@@ -11,7 +11,7 @@
 
 use clap::{Parser, ValueEnum};
 use komt_core::{EmbedOptions, Embedder, Error, Pooling};
-use komt_examples::{ModelArgs, Result, exit, note, read_text};
+use komt_examples::{KvArgs, ModelArgs, Result, exit, note, read_text};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +44,8 @@ struct Args {
     dimensions: Option<usize>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -70,7 +72,8 @@ fn run(args: &Args) -> Result<()> {
         Pool::Mean => Pooling::Mean,
         Pool::WeightedMean => Pooling::WeightedMean,
     };
-    let options = EmbedOptions::default().pooling(pooling).eos(args.eos);
+    let mut options = EmbedOptions::default().pooling(pooling).eos(args.eos);
+    options.kv_format = args.kv.format();
     let mut options = options.exclude_instruction(args.exclude_instruction);
     options.dimensions = args.dimensions;
     let embedder = Embedder::new(&model, options)?;

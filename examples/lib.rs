@@ -5,8 +5,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use komt_core::kernels::Backend;
 use komt_core::{
-    CpuOptions, Device, Engine, EngineOptions, GenerateOptions, Isa, LoadOptions, Model, Precision, Progress,
-    Template, Tokenizer, Weights,
+    CpuOptions, Device, Engine, EngineOptions, GenerateOptions, Isa, KvFormat, LoadOptions, Model, Precision,
+    Progress, Template, Tokenizer, Weights,
 };
 use std::fmt::Display;
 use std::io::{self, Read, Write};
@@ -54,8 +54,19 @@ mod flags {
     }
 
     #[derive(Debug, Clone, Args)]
+    #[command(next_help_heading = "Cache")]
+    pub struct KvArgs {
+        /// How keys and values are stored: `q8` is a little over half of `f16` [default: f16 on a CPU, f32 with --precision
+        /// exact; on a GPU as its activations]
+        #[arg(long, value_parser = PossibleValuesParser::new(KvFormat::ALL.map(KvFormat::name)))]
+        pub kv: Option<String>,
+    }
+
+    #[derive(Debug, Clone, Args)]
     #[command(next_help_heading = "Generating")]
     pub struct GenerateArgs {
+        #[command(flatten)]
+        pub kv: KvArgs,
         /// How the prompt is written for the model
         #[arg(long, default_value = "komt", value_parser = PossibleValuesParser::new(Template::NAMES)
             .try_map(|name| Template::from_name(&name)))]
@@ -118,7 +129,14 @@ mod flags {
         pub no_repeat_ngram: Option<usize>,
     }
 }
-pub use flags::{GenerateArgs, ModelArgs};
+pub use flags::{GenerateArgs, KvArgs, ModelArgs};
+
+impl KvArgs {
+    /// The format that was asked for.
+    pub fn format(&self) -> Option<KvFormat> {
+        self.kv.as_deref().and_then(KvFormat::from_name)
+    }
+}
 
 impl ModelArgs {
     /// Loads the model and says on standard error what it takes, how far it is, and where it runs.
@@ -258,7 +276,7 @@ impl GenerateArgs {
     /// How large that engine is.
     pub fn engine_options(&self) -> EngineOptions {
         let mut options = EngineOptions::default();
-        options.max_context = self.max_context;
+        (options.max_context, options.kv_format) = (self.max_context, self.kv.format());
         options
     }
 

@@ -12,8 +12,8 @@
 
 use clap::Parser;
 use komt_core::kernels::{Tap, TapEvent};
-use komt_core::{Cpu, EmbedOptions, Embedder, Pooling, Scorer};
-use komt_examples::{ModelArgs, Result, encode, exit, note, parse_ids};
+use komt_core::{Cpu, EmbedOptions, Embedder, Pooling, ScoreOptions, Scorer};
+use komt_examples::{KvArgs, ModelArgs, Result, encode, exit, note, parse_ids};
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ struct Args {
     layers: bool,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 fn main() -> ExitCode {
@@ -67,14 +69,18 @@ fn run(args: &Args) -> Result<()> {
 
     let (n_tokens, context) = (ids.len(), ids.len().max(2));
     let mut tensors = BTreeMap::<String, Vec<u8>>::new();
-    Scorer::new(&model, Some(context))?.each_logits(ids.clone(), |_, row| {
+    let mut options = ScoreOptions::default().max_context(context);
+    options.kv_format = args.kv.format();
+    Scorer::with(&model, options)?.each_logits(ids.clone(), |_, row| {
         tensors.entry("logits".into()).or_default().extend(bytes(row));
     })?;
     for (name, rows) in streams.try_iter() {
         tensors.entry(name).or_default().extend(bytes(&rows));
     }
     if args.layers {
-        let options = EmbedOptions::default().pooling(Pooling::None).normalize(false).max_context(context);
+        let mut options =
+            EmbedOptions::default().pooling(Pooling::None).normalize(false).max_context(context);
+        options.kv_format = args.kv.format();
         let rows = Embedder::new(&model, options)?.embed_ids(std::slice::from_ref(&ids), &[0])?.remove(0);
         tensors.insert("final_hidden".into(), bytes(&rows).collect());
     }

@@ -6,8 +6,8 @@
 //! ```
 
 use clap::Parser;
-use komt_core::Scorer;
-use komt_examples::{ModelArgs, Result, exit, read_text};
+use komt_core::{ScoreOptions, Scorer};
+use komt_examples::{KvArgs, ModelArgs, Result, exit, read_text};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,6 +25,8 @@ struct Args {
     quiet: bool,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    kv: KvArgs,
 }
 
 fn main() -> ExitCode {
@@ -38,7 +40,9 @@ fn run(args: &Args) -> Result<()> {
     };
     let model = args.model.load()?;
     let tokenizer = model.tokenizer()?;
-    let score = Scorer::new(&model, None)?.score(&text)?;
+    let mut options = ScoreOptions::default();
+    options.kv_format = args.kv.format();
+    let score = Scorer::with(&model, options)?.score(&text)?;
     let perplexity = score.perplexity().ok_or("the text is one token, and nothing predicts the first")?;
     let mut out = std::io::stdout();
     if args.quiet {

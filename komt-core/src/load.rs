@@ -5,7 +5,7 @@ use crate::model::Mistral;
 use crate::runner::{Capacity, Run, Runner};
 use crate::source::ModelFiles;
 use crate::{Config, EngineOptions, Error, GenerateOptions, Result, Weights, weights};
-use komt_kernels::{Backend, CpuOptions};
+use komt_kernels::{Backend, CpuOptions, KvFormat};
 use komt_tokenize::Tokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -203,26 +203,26 @@ impl<B: Backend + Clone + Sync> OnDevice for Loaded<B> {
         self.backend.available_bytes()
     }
     fn plan(&self, config: &Config, weights_bytes: u64, capacity: Capacity) -> Result<MemoryPlan> {
-        plan(&self.backend, config, weights_bytes, capacity)
+        let format = self.backend.kv_format(capacity.kv_format)?;
+        Ok(plan::<B>(config, weights_bytes, capacity, format))
     }
 }
 
 pub(crate) fn plan<B: Backend>(
-    backend: &B,
     config: &Config,
     weights_bytes: u64,
     capacity: Capacity,
-) -> Result<MemoryPlan> {
-    let format = backend.kv_format(capacity.kv_format)?;
+    format: KvFormat,
+) -> MemoryPlan {
     let kv_bytes_per_token = Runner::<B>::kv_bytes_per_token(config, format);
     let pages = |n: usize| kv_bytes_per_token.saturating_mul((n * komt_cache::PAGE) as u64);
-    Ok(MemoryPlan {
+    MemoryPlan {
         weights_bytes,
         kv_bytes_per_token,
         kv_bytes_per_seq: pages(capacity.step.table_len),
         kv_bytes: pages(capacity.n_pages),
         scratch_bytes: Runner::<B>::scratch_bytes(config, capacity),
-    })
+    }
 }
 
 impl Model {
@@ -281,7 +281,7 @@ impl Model {
         let ModelFiles { config, tensors, .. } = files;
         let weights_bytes = weights::check(&backend, config, &**tensors, options.weights)?;
         let capacity = EngineOptions::default().capacity(config);
-        let plan = plan(&backend, config, weights_bytes, capacity)?;
+        let plan = plan::<B>(config, weights_bytes, capacity, backend.kv_format(None)?);
         options.tell(Progress::Plan(plan));
         let (what, needed_bytes) = match options.needs_engine {
             true => ("weights, KV cache and scratch", plan.total_bytes()),

@@ -214,6 +214,7 @@ mod tests {
     use super::*;
     use crate::EngineOptions;
     use crate::load::plan;
+    use komt_kernels::KvFormat;
 
     /// Mistral-7B-v0.1.
     fn mistral_7b() -> Config {
@@ -234,23 +235,29 @@ mod tests {
         }
     }
 
-    fn gigabytes<B: Backend>(weights: Weights) -> f64 {
+    fn gigabytes<B: Backend>(weights: Weights, format: KvFormat) -> f64 {
         let c = mistral_7b();
         let (matrices, vectors) = tensors(&c);
         let bytes = |matrix: &Packed| matrix.wanted(weights).unwrap().bytes(matrix.rows, matrix.cols);
         let bytes = matrices.iter().map(bytes).sum::<usize>() + vectors.len() * 4 * c.dim;
         let engine = EngineOptions::default().max_seqs(1).max_context(4096).kv_tokens(4096);
         engine.check(&c).unwrap();
-        plan::<B>(&c, bytes as u64, engine.capacity(&c)).total_bytes() as f64 / 1e9
+        plan::<B>(&c, bytes as u64, engine.capacity(&c), format).total_bytes() as f64 / 1e9
     }
 
-    /// 6.98e9 weights of 4.5 bits, 0.26e9 of 8.25, and a scale for every row: 4.20 GB. 4,096 tokens of KV are 0.54 GB in 16 bits and
-    /// twice that in f32. The rest is scratch for steps of 512 tokens.
+    /// 6.98e9 weights of 4.5 bits, 0.26e9 of 8.25, and a scale for every row: 4.20 GB. 4,096 tokens of KV are 0.54 GB in 16 bits,
+    /// twice that in f32 and 0.28 GB in 8 bits. The rest is scratch for steps of 512 tokens.
     #[test]
     fn a_7b_model_in_4_bits_and_4096_tokens_fit_8_gigabytes() {
         #[cfg(feature = "cuda")]
-        assert!((4.7..5.2).contains(&gigabytes::<komt_kernels::Cuda<half::bf16>>(Weights::Q4)));
-        assert!((5.2..5.8).contains(&gigabytes::<Cpu>(Weights::Q4)), "{}", gigabytes::<Cpu>(Weights::Q4));
-        assert!((8.4..9.2).contains(&gigabytes::<Cpu>(Weights::Q8)), "{}", gigabytes::<Cpu>(Weights::Q8));
+        assert!(
+            (4.7..5.2).contains(&gigabytes::<komt_kernels::Cuda<half::bf16>>(Weights::Q4, KvFormat::Bf16))
+        );
+        let cpu = gigabytes::<Cpu>;
+        let (f32, q8) = (cpu(Weights::Q4, KvFormat::F32), cpu(Weights::Q4, KvFormat::Q8));
+        assert!((5.2..5.8).contains(&f32), "{f32}");
+        assert!((0.79..0.81).contains(&(f32 - q8)), "{f32} {q8}"); // 2 x 32 x 4096 x (4096 - 1056) bytes
+        let weights_q8 = cpu(Weights::Q8, KvFormat::F32);
+        assert!((8.4..9.2).contains(&weights_q8), "{weights_q8}");
     }
 }

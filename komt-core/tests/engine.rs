@@ -5,7 +5,7 @@ mod support;
 
 use komt_core::kernels::Tap;
 use komt_core::{
-    Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, Isa, LoadOptions, Model,
+    Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, Isa, KvFormat, LoadOptions, Model,
     SamplingParams, SeqId, SharedEngine, Template, Token,
 };
 use proptest::prelude::*;
@@ -27,6 +27,12 @@ fn tiny_on_each() -> Vec<Model> {
 }
 
 /// The same on the fastest path.
+/// On each, with the cache in each format: what is stored of a token does not depend on what is stored with it.
+fn in_each_format() -> impl Iterator<Item = (Model, KvFormat)> {
+    let formats = |model: Model| KvFormat::ALL.map(|format| (model.clone(), format));
+    tiny_on_each().into_iter().flat_map(formats)
+}
+
 fn tiny_fast() -> Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| load(&models().join("head64"), Isa::detect())).clone()
@@ -91,19 +97,24 @@ fn alone(model: &Model, options: EngineOptions, prompt: &[u32], generate: Genera
 
 #[test]
 fn chunked_prefill_equals_whole_prefill_and_rolling_equals_masked() {
-    for model in tiny_on_each() {
+    for (model, format) in in_each_format() {
         let prompt = prompt(1, 75);
         // Steps of 512 tokens: one chunk, and a ring longer than the sequence, so the window is only a mask.
-        let whole = alone(&model, EngineOptions::default().max_context(120), &prompt, sampled(30, 5));
+        let whole = alone(
+            &model,
+            EngineOptions::default().kv_format(format).max_context(120),
+            &prompt,
+            sampled(30, 5),
+        );
         assert_eq!(whole.len(), 30);
         for chunk in [1, 2, 3, 7, 16, 17, 64, 75, 76] {
-            let options = EngineOptions::default().max_context(120).max_step_tokens(chunk);
+            let options = EngineOptions::default().kv_format(format).max_context(120).max_step_tokens(chunk);
             let n_pages = Engine::new(&model, options).unwrap().pages().1 / 2;
             let chunked = alone(&model, options, &prompt, sampled(30, 5));
             assert_eq!(
                 chunked,
                 whole,
-                "chunks of {chunk}, a ring of {n_pages} pages, {}",
+                "chunks of {chunk}, a ring of {n_pages} pages, {format}, {}",
                 model.device_name()
             );
         }
@@ -112,9 +123,13 @@ fn chunked_prefill_equals_whole_prefill_and_rolling_equals_masked() {
 
 #[test]
 fn batched_equals_alone_and_permuted_pages_equal_contiguous_ones() {
-    for model in tiny_on_each() {
-        let options =
-            EngineOptions::default().max_context(120).max_step_tokens(20).max_seqs(3).kv_tokens(2000);
+    for (model, format) in in_each_format() {
+        let options = EngineOptions::default()
+            .kv_format(format)
+            .max_context(120)
+            .max_step_tokens(20)
+            .max_seqs(3)
+            .kv_tokens(2000);
         let mut engine = Engine::new(&model, options).unwrap();
         // Sequences that come and go leave the free list in disorder.
         for i in 0..6 {
@@ -133,7 +148,7 @@ fn batched_equals_alone_and_permuted_pages_equal_contiguous_ones() {
         for (seq, (ids, how)) in seqs.iter().zip(requests) {
             assert_eq!(
                 record.tokens[seq],
-                alone(&model, EngineOptions::default().max_context(120), &ids, how)
+                alone(&model, EngineOptions::default().kv_format(format).max_context(120), &ids, how)
             );
         }
         assert!(all_free(&engine));
@@ -752,23 +767,45 @@ fn a_session_goes_on_with_a_template_that_cannot_be_appended_to() {
 
 #[test]
 fn a_sequence_can_be_rewound() {
-    let mut engine =
-        Engine::new(&tiny(), EngineOptions::default().max_context(200).max_step_tokens(4)).unwrap();
-    let seq = engine.open();
-    engine.append(seq, &prompt(1, 50), sampled(9, 3)).unwrap();
-    assert!(matches!(engine.rewind(seq, 3), Err(Error::Busy { .. })));
-    Record::run(&mut engine);
-    // Near the end the ring still has the keys; at 5 it has lost them.
-    for len in [57, 50, 45, 5, 0] {
-        engine.rewind(seq, len).unwrap();
-        assert_eq!(engine.tokens(seq).unwrap().len(), len);
-        let so_far = [engine.tokens(seq).unwrap(), &[9, 8]].concat();
-        engine.append(seq, &[9, 8], sampled(6, 3)).unwrap();
+    for format in KvFormat::ALL {
+        let mut engine = Engine::new(
+            &tiny(),
+            EngineOptions::default().kv_format(format).max_context(200).max_step_tokens(4),
+        )
+        .unwrap();
+        let seq = engine.open();
+        engine.append(seq, &prompt(1, 50), sampled(9, 3)).unwrap();
+        assert!(matches!(engine.rewind(seq, 3), Err(Error::Busy { .. })));
+        Record::run(&mut engine);
+        let fork = engine.fork(seq).unwrap();
+        // Near the end the ring still has the keys; at 5 it has lost them.
+        for len in [57, 50, 45, 5, 0] {
+            engine.rewind(seq, len).unwrap();
+            assert_eq!(engine.tokens(seq).unwrap().len(), len);
+            let so_far = [engine.tokens(seq).unwrap(), &[9, 8]].concat();
+            engine.append(seq, &[9, 8], sampled(6, 3)).unwrap();
+            let record = Record::run(&mut engine);
+            assert_eq!(
+                record.tokens[&seq],
+                alone(
+                    &tiny(),
+                    EngineOptions::default().kv_format(format).max_context(200),
+                    &so_far,
+                    sampled(6, 3)
+                )
+            );
+        }
+        // Its full pages are those of the sequence as it was.
+        let so_far = [engine.tokens(fork).unwrap(), &[7]].concat();
+        engine.append(fork, &[7], sampled(6, 3)).unwrap();
         let record = Record::run(&mut engine);
-        assert_eq!(
-            record.tokens[&seq],
-            alone(&tiny(), EngineOptions::default().max_context(200), &so_far, sampled(6, 3))
+        let expected = alone(
+            &tiny(),
+            EngineOptions::default().kv_format(format).max_context(200),
+            &so_far,
+            sampled(6, 3),
         );
+        assert_eq!(record.tokens[&fork], expected);
     }
 }
 

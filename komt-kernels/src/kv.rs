@@ -34,6 +34,11 @@ impl KvFormat {
         }
     }
 
+    /// The one of this name.
+    pub fn from_name(name: &str) -> Option<KvFormat> {
+        KvFormat::ALL.into_iter().find(|format| format.name() == name)
+    }
+
     /// Bytes of a number, without its share of a scale.
     pub(crate) fn number_bytes(self) -> usize {
         match self {
