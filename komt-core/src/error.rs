@@ -54,6 +54,18 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A GGUF file is damaged, or of a kind that is not read.
+    #[error("{}: GGUF: {what}: expected {expected}, found {found}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The key, the tensor, or the part of the header.
+        what: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// The index of a sharded model disagrees with its shards.
     #[error("{}: tensor `{tensor}`: expected {expected}, found {found}", path.display())]
     Shards {
@@ -69,7 +81,7 @@ pub enum Error {
     /// The files have other tensors than the configuration needs.
     #[error("{}: tensors missing: {missing:?}; tensors that nothing uses: {unknown:?}", dir.display())]
     Tensors {
-        /// The model's directory.
+        /// The model's directory or file.
         dir: PathBuf,
         /// Names that the configuration needs and no file has.
         missing: Vec<String>,

@@ -11,10 +11,15 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
+    /// An object that was read from the file `path`.
+    pub fn new(path: &Path, map: Map<String, Value>) -> Self {
+        Self { path: path.into(), map }
+    }
+
     /// The object that `text`, the contents of `path`, is.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self> {
         let map = serde_json::from_slice(text).map_err(|error| Error::json(path, &error))?;
-        Ok(Self { path: path.into(), map })
+        Ok(Self::new(path, map))
     }
 
     /// The value of a field; a `null` counts as missing.

@@ -39,6 +39,7 @@ mod engine;
 mod error;
 mod fields;
 mod files;
+mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
 mod load;

@@ -2,7 +2,7 @@
 
 use crate::files::TensorFiles;
 use crate::options::generation_config;
-use crate::{Config, Error, GenerateOptions, Result};
+use crate::{Config, Error, GenerateOptions, Result, gguf};
 use komt_kernels::quant::RowSource;
 use komt_kernels::{SharedBytes, WeightFormat};
 use komt_tokenize::Tokenizer;
@@ -21,16 +21,20 @@ pub(crate) struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens a Hugging Face directory.
+    /// Opens a Hugging Face directory or a GGUF file.
     pub fn open(path: &Path) -> Result<Self> {
+        let files = if gguf::is_gguf(path) { gguf::open(path)? } else { Self::open_dir(path)? };
+        files.check_vocabulary()?;
+        Ok(files)
+    }
+
+    fn open_dir(path: &Path) -> Result<Self> {
         let config = Config::from_file(&path.join("config.json"))?;
         let tokenizer =
             path.join("tokenizer.json").exists().then(|| Tokenizer::from_dir(path)).transpose()?;
         let (eos, options) = generation_config(&path.join("generation_config.json"))?.unwrap_or_default();
         let tensors = Box::new(TensorFiles::open(path)?);
-        let files = Self { path: path.into(), config, tokenizer, eos, options, tensors };
-        files.check_vocabulary()?;
-        Ok(files)
+        Ok(Self { path: path.into(), config, tokenizer, eos, options, tensors })
     }
 
     /// The tokenizer may have fewer ids than the model (padded tables are common), never more.
@@ -77,7 +81,6 @@ pub(crate) enum TensorData<'a> {
     /// F32, F16 or Bf16: little-endian, row-major, of any alignment.
     Plain(WeightFormat, &'a [u8]),
     /// Whatever can be decoded row by row; a vector is one row. For rows in another order than the file's, too.
-    #[expect(dead_code, reason = "safetensors files have none")]
     Rows(Box<dyn RowSource + 'a>),
     /// A packed matrix.
     Quantised(WeightFormat, SharedBytes),

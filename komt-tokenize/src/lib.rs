@@ -57,11 +57,13 @@ mod load;
 mod stream;
 mod template;
 mod tokenizer;
+mod vocabulary;
 
 pub use error::{Error, Result};
 pub use stream::StreamDecoder;
 pub use template::{Message, Role, Template};
 pub use tokenizer::Tokenizer;
+pub use vocabulary::{TokenKind, Vocabulary, VocabularyModel};
 
 /// A token's number, as models know it.
 pub type TokenId = u32;

@@ -74,7 +74,7 @@ impl Tokenizer {
         })
     }
 
-    fn from_files(files: &Files) -> Result<Self> {
+    pub(crate) fn from_files(files: &Files) -> Result<Self> {
         let Parts { hf, plan, roles, adds_bos, adds_eos, chat_templates } = Parts::load(files)?;
         let added = hf.get_added_tokens_decoder();
         let special = added.into_iter().filter(|(_, t)| t.special).map(|(id, t)| (id, t.content)).collect();
