@@ -41,7 +41,7 @@ mod tap;
 mod weight;
 
 pub use backend::{AttnShape, Backend, MAX_CANDIDATES, NO_TOKEN};
-pub use cpu::{Cpu, CpuOptions, Isa, Precision};
+pub use cpu::{Cpu, CpuOptions, CpuWeight, Isa, Precision};
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use error::{Error, Result};

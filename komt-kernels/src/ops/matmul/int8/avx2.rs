@@ -83,7 +83,11 @@ unsafe fn group_q8<const ROWS: usize>(x: *const i32, quants: *const u8, scales: 
             }
         }
         let scale = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(scales.cast())));
-        sums.map(|sum| _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale))
+        let mut t = [_mm256_setzero_ps(); ROWS];
+        for (t, sum) in t.iter_mut().zip(sums) {
+            *t = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+        }
+        t
     }
 }
 
@@ -99,9 +103,11 @@ unsafe fn group_q4<const ROWS: usize>(x: *const i32, quants: *const u8, scales: 
         let low = _mm256_set1_epi8(15);
         let mut sums = [_mm256_setzero_si256(); ROWS];
         for part in 0..2 {
-            let w = |chunk: usize| _mm256_loadu_si256(quants.add((2 * part + chunk) * 64).cast());
-            let halves = |w| [_mm256_and_si256(w, low), _mm256_and_si256(_mm256_srli_epi32::<4>(w), low)];
-            let ([w0, w1], [w2, w3]) = (halves(w(0)), halves(w(1)));
+            let w01 = _mm256_loadu_si256(quants.add(2 * part * 64).cast());
+            let w23 = _mm256_loadu_si256(quants.add((2 * part + 1) * 64).cast());
+            let (w0, w2) = (_mm256_and_si256(w01, low), _mm256_and_si256(w23, low));
+            let w1 = _mm256_and_si256(_mm256_srli_epi32::<4>(w01), low);
+            let w3 = _mm256_and_si256(_mm256_srli_epi32::<4>(w23), low);
             // A scale in both halves of a lane.
             let scale = _mm256_cvtepi8_epi32(_mm_loadl_epi64(scales.add(part * BLOCK_ROWS).cast()));
             let scale = _mm256_blend_epi16::<0b1010_1010>(scale, _mm256_slli_epi32::<16>(scale));
@@ -114,6 +120,10 @@ unsafe fn group_q4<const ROWS: usize>(x: *const i32, quants: *const u8, scales: 
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, scale));
             }
         }
-        sums.map(|sum| _mm256_cvtepi32_ps(sum))
+        let mut t = [_mm256_setzero_ps(); ROWS];
+        for (t, sum) in t.iter_mut().zip(sums) {
+            *t = _mm256_cvtepi32_ps(sum);
+        }
+        t
     }
 }

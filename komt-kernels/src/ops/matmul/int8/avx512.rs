@@ -39,7 +39,11 @@ impl Tiles for Avx512Vnni {
                 scales = scales.add(parts * BLOCK_ROWS);
             }
             let row_scales = _mm512_loadu_ps(w.row_scales.as_ptr().cast());
-            acc.map(|acc| std::mem::transmute(_mm512_mul_ps(acc, row_scales)))
+            let mut out = [[0f32; BLOCK_ROWS]; ROWS];
+            for (out, acc) in out.iter_mut().zip(acc) {
+                _mm512_storeu_ps(out.as_mut_ptr(), _mm512_mul_ps(acc, row_scales));
+            }
+            out
         }
     }
 }
@@ -83,7 +87,11 @@ unsafe fn group_q8<const ROWS: usize>(x: *const i32, quants: *const u8, scales: 
             }
         }
         let scale = scales_f32(scales);
-        sums.map(|sum| _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale))
+        let mut t = [_mm512_setzero_ps(); ROWS];
+        for (t, sum) in t.iter_mut().zip(sums) {
+            *t = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+        }
+        t
     }
 }
 
