@@ -209,7 +209,7 @@ fn what_is_wrong_is_told() {
         ("generate", &["--template", "jinja", "--model", "testdata/models/head64"], "tokenizer"),
         ("generate", &["--weights", "q5"], "bf16"),
         ("quantize", &["out"], "--weights"),
-        ("quantize", &["--weights", "q4", "--model", "demo-model", "demo-model"], "one without a model"),
+        ("quantize", &["--weights", "q4", "--model", "demo-model", "demo-model"], "another than the model's own"),
         ("quantize", &["--weights", "q4", "--model", "/no/such/model", "out"], "/no/such/model/config.json"),
         ("generate", &["--isa", "mmx"], "avx512"),
         ("generate", &["--threads", "0"], "expected 1 to 1024, found 0"),
@@ -497,7 +497,8 @@ fn logits_writes_the_hidden_states_of_the_golden_file() {
     let (list, file) = (dir.path().join("ids.txt"), dir.path().join("out.safetensors"));
     std::fs::write(&list, format!("{ids:?}\n")).unwrap();
     let (list, out) = (list.to_str().unwrap(), file.to_str().unwrap());
-    good("logits", &[out, "--ids", list, "--layers", "--model", "testdata/models/head64"]);
+    let model = ["--model", "testdata/models/head64", "--precision", "exact"];
+    good("logits", &[&[out, "--ids", list, "--layers"], &model[..]].concat());
     let tensors = Tensors::read(&file);
     assert_eq!(tensors.names(), ["embeddings", "final_hidden", "input_ids", layers[0], layers[1], "logits"]);
     assert_eq!(tensors.ids("input_ids"), ids);
