@@ -34,12 +34,10 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// Prompts in chunks, then decoding with a growing context, batched: from `embed`, the first operation of a forward pass,
-/// to `download`, what follows the last. The whole engine runs on the pool, as each step does outside of this test; handing
-/// a step to the pool is not part of it.
+/// to `download`, what follows the last.
 #[test]
 fn forward_does_not_allocate() {
-    let cpu = cpu(Isa::detect());
-    let tap = Tap::new(cpu.clone(), |event| {
+    let tap = Tap::new(cpu(Isa::detect()), |event| {
         match event.op {
             "embed" => {
                 IN_FORWARD.store(true, Ordering::Relaxed);
@@ -53,22 +51,20 @@ fn forward_does_not_allocate() {
     let model = Model::load_on(tap, demo(), LoadOptions::default()).unwrap();
     let options = EngineOptions::default().max_context(400).max_step_tokens(64);
     let mut engine = Engine::new(&model, options).unwrap();
-    cpu.install(|| {
-        let mut run = || {
-            for seed in 0..3u32 {
-                let prompt: Vec<u32> = (0..150).map(|i| 3 + (seed * 31 + i * 7) % 3000).collect();
-                let generate = GenerateOptions::default().ignore_eos(true).max_new_tokens(80);
-                engine.submit(&prompt, generate).unwrap();
-            }
-            while !engine.is_idle() {
-                engine.step().unwrap();
-            }
-        };
-        run(); // warm-up: the threads of the pool make their queues
-        N_ALLOCATIONS.store(0, Ordering::Relaxed);
-        N_FORWARDS.store(0, Ordering::Relaxed);
-        run();
-    });
+    let mut run = || {
+        for seed in 0..3u32 {
+            let prompt: Vec<u32> = (0..150).map(|i| 3 + (seed * 31 + i * 7) % 3000).collect();
+            let generate = GenerateOptions::default().ignore_eos(true).max_new_tokens(80);
+            engine.submit(&prompt, generate).unwrap();
+        }
+        while !engine.is_idle() {
+            engine.step().unwrap();
+        }
+    };
+    run(); // warm-up: the first of all
+    N_ALLOCATIONS.store(0, Ordering::Relaxed);
+    N_FORWARDS.store(0, Ordering::Relaxed);
+    run();
     let n_forwards = N_FORWARDS.load(Ordering::Relaxed);
     assert!(n_forwards > 80, "{n_forwards} forward passes");
     assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed), 0, "allocations in {n_forwards} forward passes");

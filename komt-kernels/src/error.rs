@@ -38,8 +38,8 @@ pub enum Error {
         /// What was asked for.
         found: usize,
     },
-    /// The thread pool could not be started.
-    #[error("thread pool: {reason}")]
+    /// The threads could not be started.
+    #[error("threads: {reason}")]
     ThreadPool {
         /// Why.
         reason: String,

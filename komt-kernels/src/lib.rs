@@ -7,7 +7,7 @@
 //! paths that are held against it.
 //!
 //! [`Cpu`] is the backend for CPUs: the scalar reference, AVX2 and AVX-512 chosen at run time, and a portable path
-//! for every other target, on a `rayon` pool. [`Cuda`] (feature `cuda`) is the backend for NVIDIA GPUs: hand-written kernels
+//! for every other target, on threads of its own. [`Cuda`] (feature `cuda`) is the backend for NVIDIA GPUs: hand-written kernels
 //! compiled for the device when it is opened.
 //!
 //! ```

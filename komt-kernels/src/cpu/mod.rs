@@ -10,6 +10,7 @@ mod isa;
 mod options;
 mod scratch;
 pub(crate) mod simd;
+mod team;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -24,17 +25,17 @@ pub use isa::Isa;
 pub(crate) use isa::{Kernel, dispatch};
 use komt_cache::StepDims;
 pub use options::{CpuOptions, Precision};
-use rayon::prelude::*;
 use scratch::Scratch;
 use std::ops::Range;
 use std::sync::Arc;
+use team::Team;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512Vnni};
 
-/// The CPU backend. Cloning is cheap: clones share the thread pool.
+/// The CPU backend. Cloning is cheap: clones share the threads.
 #[derive(Debug, Clone)]
 pub struct Cpu {
-    pool: Arc<rayon::ThreadPool>,
+    team: Arc<Team>,
     isa: Isa,
     precision: Precision,
     pub(crate) scratch: Scratch,
@@ -102,12 +103,10 @@ impl Cpu {
         if let Some(found) = options.threads.filter(|threads| !(1..=MAX_THREADS).contains(threads)) {
             return Err(Error::Threads { max: MAX_THREADS, found });
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or(0)) // 0: one for each core
-            .thread_name(|i| format!("komt-{i}"))
-            .build()
-            .map_err(|error| Error::ThreadPool { reason: error.to_string() })?;
-        Ok(Self { pool: Arc::new(pool), isa, precision: options.precision, scratch: Scratch::default() })
+        let threads =
+            options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let team = Arc::new(Team::new(threads.min(MAX_THREADS))?);
+        Ok(Self { team, isa, precision: options.precision, scratch: Scratch::default() })
     }
 
     /// The kernels in use.
@@ -120,36 +119,15 @@ impl Cpu {
         self.precision
     }
 
-    /// Threads of the pool.
+    /// Threads that work together: the caller's, and our own.
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.team.threads()
     }
 
-    /// Runs `f` on a thread of the pool: steps that run inside do not change threads. `f` must not start parallel
-    /// iterators that use an embedder, a scorer or sessions: a thread that waits for its part of a step would take up such
-    /// work, and wait for itself.
-    ///
-    /// Called from a thread of another pool it waits on a thread of its own, for the same reason: such a thread would
-    /// otherwise take up its own pool's work meanwhile, with a lock in its hands that this work may want.
-    pub fn install<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        if rayon::current_thread_index().is_some() && self.pool.current_thread_index().is_none() {
-            let done = std::thread::scope(|scope| scope.spawn(|| self.pool.install(f)).join());
-            return done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
-        self.pool.install(f)
-    }
-
-    /// Runs `task` over ranges that make up `0..n`, each of about `grain` or more, on the threads of the pool.
+    /// Runs `task` over ranges that make up `0..n`, each of about `grain` or more, on this thread and our own; one that starts
+    /// within another, or while another thread's runs, on this thread alone. Handing a range over costs about a microsecond.
     pub(crate) fn for_ranges(&self, n: usize, grain: usize, task: impl Fn(Range<usize>) + Sync) {
-        // Four ranges a thread, so that a thread that comes late finds something left to do.
-        let size = n.div_ceil(4 * self.threads()).max(grain).max(1);
-        let n_tasks = n.div_ceil(size);
-        if n_tasks <= 1 {
-            return task(0..n);
-        }
-        self.install(|| {
-            (0..n_tasks).into_par_iter().for_each(|i| task(i * size..n.min((i + 1) * size)));
-        });
+        self.team.run(n, grain, &task);
     }
 }
 
@@ -198,15 +176,15 @@ fn zeroed<T: Pod>(len: usize) -> Result<Vec<T>> {
 impl Cpu {
     /// One copy of the parts, in parallel: reading a mapped file waits for its pages.
     fn stack<T: Pod + Send + Sync>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
-        const BLOCK: usize = 1 << 20; // bytes: long runs for the disk, small against any matrix
+        const BLOCK: usize = 1 << 18; // bytes: long runs for the disk, small against any matrix
         let mut data: Vec<T> = zeroed(parts.iter().map(|part| part.len()).sum::<usize>() / size_of::<T>())?;
         let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         for part in parts {
             let (to, after) = rest.split_at_mut(part.len());
-            self.install(|| {
-                to.par_chunks_mut(BLOCK)
-                    .zip(part.par_chunks(BLOCK))
-                    .for_each(|(to, from)| to.copy_from_slice(from));
+            let to = SharedMut::new(to);
+            self.for_ranges(part.len(), BLOCK, |range| {
+                // SAFETY: the ranges are disjoint.
+                unsafe { to.slice(range.start, range.len()) }.copy_from_slice(&part[range]);
             });
             rest = after;
         }
@@ -343,12 +321,14 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    /// Runs the whole step on a thread of the pool: operations then start their tasks without changing threads.
+    /// Runs the step on this thread, with the others awake.
     fn record(
         &mut self,
         _key: Option<StepDims>,
         body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
     ) -> Result<()> {
-        self.clone().install(|| body(self))
+        let team = self.team.clone();
+        let _awake = team.stay_awake();
+        body(self)
     }
 }

@@ -1,11 +1,11 @@
 //! [`Cpu::quantise`] and [`Cpu::convert`]: matrices brought into a format.
 
 use super::{BLOCK_ROWS, QuantLayout, RowSource, encode_block};
+use crate::cpu::SharedMut;
 use crate::{AlignedBytes, Cpu, Error, HostWeight, Result, SharedBytes, WeightFormat};
 use bytemuck::Pod;
 use half::{bf16, f16};
-use rayon::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A number that is not one, or not in the format: its row and column. The first of a matrix is told.
 type Unfit = (usize, usize, f32);
@@ -20,26 +20,31 @@ impl Cpu {
         self.aligned(layout.size_bytes(), |bytes| {
             let (quants, rest) = bytes.split_at_mut(layout.quants_bytes());
             let (row_scales, scales) = rest.split_at_mut(layout.blocks() * BLOCK_ROWS * 4);
-            let row_scales: &mut [f32] = bytemuck::cast_slice_mut(row_scales);
-            let unfit = self.install(|| {
-                quants
-                    .par_chunks_exact_mut(layout.block_bytes())
-                    .zip(row_scales.par_chunks_exact_mut(BLOCK_ROWS))
-                    .zip(scales.par_chunks_exact_mut(layout.block_scales()))
-                    .enumerate()
-                    .filter_map(|(block, ((quants, row_scales), scales))| {
-                        let first = block * BLOCK_ROWS;
-                        let n = BLOCK_ROWS.min(layout.rows - first);
-                        let mut rows = vec![0.0; n * layout.cols];
-                        for (r, row) in rows.chunks_exact_mut(layout.cols).enumerate() {
-                            source.read(first + r, row);
-                        }
-                        encode_block(&layout, &rows, quants, row_scales, scales);
-                        not_finite(&rows, first, layout.cols)
-                    })
-                    .min_by_key(|&(row, ..)| row)
+            let quants = SharedMut::new(quants);
+            let row_scales = SharedMut::<f32>::new(bytemuck::cast_slice_mut(row_scales));
+            let scales = SharedMut::new(scales);
+            let unfit = FirstUnfit::default();
+            self.for_ranges(layout.blocks(), 1, |blocks| {
+                let mut rows = vec![0.0; BLOCK_ROWS * layout.cols];
+                for block in blocks {
+                    let first = block * BLOCK_ROWS;
+                    let rows = &mut rows[..BLOCK_ROWS.min(layout.rows - first) * layout.cols];
+                    for (r, row) in rows.chunks_exact_mut(layout.cols).enumerate() {
+                        source.read(first + r, row);
+                    }
+                    // SAFETY: each block belongs to one task.
+                    let (quants, row_scales, scales) = unsafe {
+                        (
+                            quants.slice(block * layout.block_bytes(), layout.block_bytes()),
+                            row_scales.slice(first, BLOCK_ROWS),
+                            scales.slice(block * layout.block_scales(), layout.block_scales()),
+                        )
+                    };
+                    encode_block(&layout, rows, quants, row_scales, scales);
+                    unfit.see(not_finite(rows, first, layout.cols));
+                }
             });
-            told(format, unfit)
+            unfit.told(format)
         })
     }
 
@@ -66,22 +71,26 @@ impl Cpu {
         let (rows, cols) = (source.rows(), source.cols());
         self.aligned(format.bytes(rows, cols), |bytes| {
             let numbers: &mut [T] = bytemuck::cast_slice_mut(bytes);
-            let unfit = self.install(|| {
-                let rows = numbers.par_chunks_exact_mut(cols).enumerate();
-                rows.filter_map(|(r, out)| {
-                    let mut row = vec![0.0; cols];
+            let numbers = SharedMut::new(numbers);
+            let unfit = FirstUnfit::default();
+            self.for_ranges(rows, 1, |rows| {
+                let mut row = vec![0.0; cols];
+                for r in rows {
                     source.read(r, &mut row);
+                    // SAFETY: each row belongs to one task.
+                    let out = unsafe { numbers.slice(r * cols, cols) };
                     let mut is_finite = true;
                     for (out, &x) in out.iter_mut().zip(&row) {
                         *out = narrow(x);
                         is_finite &= widen(*out).is_finite();
                     }
-                    let unfit = |out: &[T]| out.iter().position(|&x| !widen(x).is_finite());
-                    if is_finite { None } else { unfit(out).map(|c| (r, c, row[c])) }
-                })
-                .min_by_key(|&(row, ..)| row)
+                    if !is_finite {
+                        let at = out.iter().position(|&x| !widen(x).is_finite());
+                        unfit.see(at.map(|c| (r, c, row[c])));
+                    }
+                }
             });
-            told(format, unfit)
+            unfit.told(format)
         })
     }
 
@@ -103,16 +112,31 @@ fn not_finite(rows: &[f32], first: usize, cols: usize) -> Option<Unfit> {
     Some((first + at / cols, at % cols, rows[at]))
 }
 
-fn told(format: WeightFormat, unfit: Option<Unfit>) -> Result<()> {
-    let Some((row, col, value)) = unfit else { return Ok(()) };
-    let (format, max) = match format {
-        WeightFormat::F32 => ("f32", f32::MAX),
-        WeightFormat::F16 => ("f16", f16::MAX.to_f32()),
-        WeightFormat::Bf16 => ("bf16", bf16::MAX.to_f32()),
-        WeightFormat::Q8 => ("q8", f32::MAX),
-        WeightFormat::Q4 => ("q4", f32::MAX),
-    };
-    Err(Error::WeightRange { row, col, value, format, min: -max, max })
+/// The first of what several threads find.
+#[derive(Default)]
+struct FirstUnfit(Mutex<Option<Unfit>>);
+
+impl FirstUnfit {
+    fn see(&self, unfit: Option<Unfit>) {
+        let Some(new) = unfit else { return };
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none_or(|first| new.0 < first.0) {
+            *first = Some(new);
+        }
+    }
+
+    fn told(self, format: WeightFormat) -> Result<()> {
+        let unfit = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some((row, col, value)) = unfit else { return Ok(()) };
+        let (format, max) = match format {
+            WeightFormat::F32 => ("f32", f32::MAX),
+            WeightFormat::F16 => ("f16", f16::MAX.to_f32()),
+            WeightFormat::Bf16 => ("bf16", bf16::MAX.to_f32()),
+            WeightFormat::Q8 => ("q8", f32::MAX),
+            WeightFormat::Q4 => ("q4", f32::MAX),
+        };
+        Err(Error::WeightRange { row, col, value, format, min: -max, max })
+    }
 }
 
 /// Matrices of f32, f16 or bf16, in one part.
