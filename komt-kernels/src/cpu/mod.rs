@@ -39,6 +39,8 @@ pub struct Cpu {
     isa: Isa,
     precision: Precision,
     pub(crate) scratch: Scratch,
+    pub(crate) attention_scratch: ops::attention::AttentionScratch,
+    pub(crate) angles: ops::rope_store::Angles,
 }
 
 /// A matrix `[rows, cols]` in its stored type, row-major.
@@ -106,7 +108,14 @@ impl Cpu {
         let threads =
             options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let team = Arc::new(Team::new(threads.min(MAX_THREADS))?);
-        Ok(Self { team, isa, precision: options.precision, scratch: Scratch::default() })
+        Ok(Self {
+            team,
+            isa,
+            precision: options.precision,
+            scratch: Scratch::default(),
+            attention_scratch: Default::default(),
+            angles: Default::default(),
+        })
     }
 
     /// The kernels in use.

@@ -54,6 +54,14 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn scale(self, a: Self::V, n: Self::V) -> Self::V;
     /// The sum of the lanes, in a fixed order.
     fn sum(self, a: Self::V) -> f32;
+    /// The sums of four vectors' lanes, in a fixed order that need not be that of `sum`.
+    #[inline(always)]
+    fn sum4(self, a: [Self::V; 4]) -> [f32; 4] {
+        a.map(
+            #[inline(always)]
+            |a| self.sum(a),
+        )
+    }
 
     /// e^x: Cody-Waite reduction to |r| <= ln(2)/2, Taylor polynomial of degree 7 (remainder r^8/8! < 6e-9 relative), so
     /// the result is within 2 units in the last place. Below -87.3 it stays at e^-87.3 = 1.2e-38, above 88 at e^88.

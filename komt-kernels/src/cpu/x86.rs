@@ -145,6 +145,16 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
         }
     }
+    #[inline(always)]
+    fn sum4(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        unsafe {
+            // Each half: one sum of four lanes of a, b, c and d.
+            let v = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            std::mem::transmute::<__m128, [f32; 4]>(v)
+        }
+    }
 }
 
 impl Simd for Avx512 {
@@ -241,5 +251,23 @@ impl Simd for Avx512 {
     fn sum(self, a: __m512) -> f32 {
         // SAFETY: see above.
         unsafe { _mm512_reduce_add_ps(a) }
+    }
+    #[inline(always)]
+    fn sum4(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        // SAFETY: see above.
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); // a b a b in each quarter
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+            let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)); // a b c d
+            let v = _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+            let high = _mm512_castpd512_pd256(_mm512_shuffle_f64x2::<0b1110>(
+                _mm512_castps_pd(v),
+                _mm512_castps_pd(v),
+            ));
+            let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(high));
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            std::mem::transmute::<__m128, [f32; 4]>(v)
+        }
     }
 }
