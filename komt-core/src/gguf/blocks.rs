@@ -199,3 +199,49 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+    }
+
+    /// Bit for bit what the Python package says (testdata/SOURCES.md).
+    #[test]
+    fn every_kind_means_what_the_package_gguf_says() {
+        let text = include_str!("../../../testdata/gguf/blocks.json");
+        let cases: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_str(text).unwrap();
+        let kinds: Vec<_> = (0..31).filter_map(|number| ElementKind::of_number(number).ok()).collect();
+        assert_eq!((kinds.len(), cases.len()), (11, 11));
+        for kind in kinds {
+            let case = &cases[&format!("{kind:?}")];
+            let expected: Vec<u32> = bytes(&case["f32"])
+                .chunks_exact(4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
+            let mut out = vec![0.0; expected.len()];
+            kind.decode(&bytes(&case["bytes"]), &mut out);
+            assert_eq!(out.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_block_by_eye() {
+        // d = 2, and bytes 0x1f: column i is 15 - 8, column 16 + i is 1 - 8, twice.
+        let block = [&f16::from_f32(2.0).to_le_bytes()[..], &[0x1f; 16]].concat();
+        let mut out = [0.0; 32];
+        ElementKind::Q4_0.decode(&block, &mut out);
+        assert_eq!(out[..16], [14.0; 16]);
+        assert_eq!(out[16..], [-14.0; 16]);
+    }
+
+    #[test]
+    fn kinds_that_are_not_read_have_names() {
+        assert_eq!(ElementKind::of_number(10).unwrap_err(), "Q2_K");
+        assert_eq!(ElementKind::of_number(4).unwrap_err(), "type 4");
+        assert_eq!(ElementKind::of_number(99).unwrap_err(), "type 99");
+    }
+}
