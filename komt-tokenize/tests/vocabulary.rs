@@ -24,7 +24,8 @@ fn sentencepiece(json: &Value) -> Vocabulary {
         let n = places.len();
         places.entry(token).or_insert(n);
     }
-    let score = |(id, token): (usize, &String)| -(places.get(token).copied().unwrap_or(places.len() + id) as f32);
+    let score =
+        |(id, token): (usize, &String)| -(places.get(token).copied().unwrap_or(places.len() + id) as f32);
     let scores = tokens.iter().enumerate().map(score).collect();
     let kind = |(id, token): (usize, &String)| match id {
         0 => TokenKind::Unknown,
@@ -63,7 +64,10 @@ fn sentencepiece_scores_give_the_ids_of_the_file() {
     for case in goldens["special_strings"].as_array().unwrap() {
         assert_eq!(tokenizer.encode(text(&case["text"])).unwrap(), ids(&case["ids_hf"]));
     }
-    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.unk()), (LEGACY.bos(), LEGACY.eos(), LEGACY.unk()));
+    assert_eq!(
+        (tokenizer.bos(), tokenizer.eos(), tokenizer.unk()),
+        (LEGACY.bos(), LEGACY.eos(), LEGACY.unk())
+    );
     assert_eq!(tokenizer.vocab_size(), LEGACY.vocab_size());
     assert!(tokenizer.adds_bos() && !tokenizer.adds_eos());
 }
@@ -83,7 +87,10 @@ fn byte_level(pre: &str, tokens: &[&str], merges: &[&str]) -> Vocabulary {
     Vocabulary {
         tokens: tokens.iter().map(ToString::to_string).collect(),
         kinds: vec![TokenKind::Normal; tokens.len()],
-        model: VocabularyModel::ByteLevel { pre: pre.into(), merges: merges.iter().map(ToString::to_string).collect() },
+        model: VocabularyModel::ByteLevel {
+            pre: pre.into(),
+            merges: merges.iter().map(ToString::to_string).collect(),
+        },
         bos: None,
         ..mistral_roles()
     }
@@ -147,5 +154,8 @@ fn what_does_not_fit_is_named() {
     let scores = |scores: Vec<f32>| VocabularyModel::SentencePiece { scores, space_in_front: true };
     wrong(&change(&|v| v.model = scores(vec![0.0])), "3 scores");
     wrong(&change(&|v| v.model = scores(vec![0.0, f32::NAN, 0.0])), "finite scores");
-    wrong(&change(&|v| (v.tokens[0], v.model) = ("a".repeat(2000), scores(vec![0.0; 3]))), "1024 bytes at most");
+    wrong(
+        &change(&|v| (v.tokens[0], v.model) = ("a".repeat(2000), scores(vec![0.0; 3]))),
+        "1024 bytes at most",
+    );
 }

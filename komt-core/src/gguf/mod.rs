@@ -166,3 +166,6 @@ impl RowSource for Rows<'_> {
         self.kind.decode(&self.bytes[row * len..][..len], out);
     }
 }
+
+#[cfg(test)]
+mod tests;
