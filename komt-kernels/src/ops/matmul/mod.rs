@@ -4,6 +4,8 @@
 //! `matmul`, `matmul_add` and `matmul_f32` of the trait are one kernel on CPUs, where activations are f32. On CUDA they are
 //! epilogues of the same kernels, as is `matmul_swiglu`: `out = silu(x . wg^T) * (x . wu^T)`, w being wg over wu.
 
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod int8;
@@ -48,10 +50,21 @@ enum Path {
     Exact,
     /// Whole numbers: x rounded to 8 bits.
     Int8,
+    /// x and w rounded to bf16.
+    #[cfg(target_arch = "x86_64")]
+    Bf16(bf16::Unit),
 }
 
 /// The one place that chooses.
-fn choose(isa: Isa, precision: Precision, format: WeightFormat, _n_rows: usize) -> Path {
+fn choose(isa: Isa, precision: Precision, format: WeightFormat, n_rows: usize) -> Path {
+    #[cfg(target_arch = "x86_64")]
+    if let (Precision::Fast, Some(unit)) = (precision, bf16::Unit::new(isa))
+        && n_rows >= unit.min_rows(format)
+    {
+        return Path::Bf16(unit);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = n_rows;
     match isa {
         Isa::Scalar => Path::Scalar,
         _ if precision == Precision::Fast && isa >= Isa::Avx2 && format.is_quantised() => Path::Int8,
@@ -67,10 +80,20 @@ pub(crate) fn run(
     epilogue: Epilogue,
 ) -> Result<()> {
     check(out, x, (w.rows, w.cols));
-    if x.rows == 0 {
+    if x.rows == 0 || w.rows == 0 {
         return Ok(());
     }
     match (choose(cpu.isa(), cpu.precision(), w.format(), x.rows), &w.data) {
+        #[cfg(target_arch = "x86_64")]
+        (Path::Bf16(unit), data) if w.cols > 0 => {
+            let w = match data {
+                WeightData::F32(_) => unreachable!("matrices in f32 stay exact"),
+                WeightData::F16(w) => bf16::Weights::F16(w),
+                WeightData::Bf16(w) => bf16::Weights::Bf16(w),
+                WeightData::Quant(layout, bytes) => bf16::Weights::Quant(layout, bytes.as_slice()),
+            };
+            bf16::run(cpu, unit, out, x, w, epilogue)?;
+        }
         (Path::Int8, WeightData::Quant(layout, bytes)) => {
             int8::run(cpu, out, x, layout, bytes.as_slice(), epilogue)?;
         }
