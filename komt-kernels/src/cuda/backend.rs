@@ -1,7 +1,7 @@
 //! [`Backend`] for [`Cuda`].
 
-use super::{Cuda, CudaAct, CudaBuf, CudaWeight, Mode, transfer};
-use crate::quant::QuantLayout;
+use super::repack::DeviceLayout;
+use super::{Cuda, CudaAct, CudaBuf, CudaWeight, Mode, Packing, transfer};
 use crate::{
     AttnShape, Backend, Elem, Error, HostWeight, KvFormat, KvLayer, Result, Rows, Step, WeightFormat, ops,
 };
@@ -47,8 +47,14 @@ impl<A: CudaAct> Backend for Cuda<A> {
         }
     }
 
-    fn weight_bytes(&self, rows: usize, cols: usize, _format: WeightFormat) -> u64 {
-        rows as u64 * cols as u64 * size_of::<A>() as u64
+    fn weight_bytes(&self, rows: usize, cols: usize, format: WeightFormat) -> u64 {
+        match format {
+            // What does not fit the kernels is refused when it is loaded.
+            WeightFormat::Q8 | WeightFormat::Q4 => {
+                DeviceLayout::new(format, rows, cols.next_multiple_of(WIDTH)).size_bytes() as u64
+            }
+            _ => rows as u64 * cols as u64 * size_of::<A>() as u64,
+        }
     }
 
     fn alloc<T: Elem>(&mut self, len: usize) -> Result<CudaBuf<T>> {
@@ -73,25 +79,22 @@ impl<A: CudaAct> Backend for Cuda<A> {
 
     fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<CudaWeight<A>> {
         weight.check();
-        if weight.format.is_quantised() {
-            let HostWeight { rows, cols, format, parts } = weight;
-            let layout = QuantLayout::new(format, rows, cols);
-            let mut values = vec![0f32; rows * cols];
-            for (r, row) in values.chunks_exact_mut(cols).enumerate() {
-                layout.decode_row(parts[0], r, row);
-            }
-            let parts = [cast_slice(&values)];
-            return self.load_weight(HostWeight { rows, cols, format: WeightFormat::F32, parts: &parts });
-        }
         assert!(self.mode == Mode::Idle, "load_weight within a step");
         if !weight.cols.is_multiple_of(WIDTH) {
             let (what, expected) = ("the width of a matrix", "multiples of 32");
             return Err(Error::UnsupportedShape { what, found: weight.cols, expected });
         }
         let work = self.work(&self.shared)?;
-        let data = CudaBuf::undefined(&self.shared.context, &work, weight.rows * weight.cols)?;
+        let packing = match weight.format {
+            WeightFormat::Q8 => Packing::Q8,
+            WeightFormat::Q4 => Packing::Q4,
+            _ => Packing::Act,
+        };
+        let bytes = self.weight_bytes(weight.rows, weight.cols, weight.format) as usize;
+        let data = CudaBuf::undefined(&self.shared.context, &work, bytes)?;
         let mut staging = self.shared.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        transfer::weight(&mut staging, self.shared.stream.handle, data, weight)
+        transfer::weight::<A>(&mut staging, self.shared.stream.handle, data.ptr(), weight)?;
+        Ok(CudaWeight::new(weight.rows, weight.cols, packing, data))
     }
 
     fn embed(&mut self, x: &mut Rows<Self, f32>, table: &CudaWeight<A>, step: &Step<Self>) -> Result<()> {

@@ -63,17 +63,39 @@ impl<T> Drop for CudaBuf<T> {
     }
 }
 
-/// A matrix `[rows, cols]` in the activation type, row-major: `cols` is a multiple of 32, so that rows are 64-byte aligned.
+/// How the numbers of a matrix lie on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// In the activation type, row-major.
+    Act,
+    /// As `quant.cuh` says.
+    Q8,
+    Q4,
+}
+
+/// A matrix `[rows, cols]` in the activation type, row-major, or quantised. `cols` is a multiple of 32, so that rows are aligned
+/// for loads of 16 bytes.
 #[derive(Debug)]
 pub struct CudaWeight<A> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    pub(crate) data: CudaBuf<A>,
+    pub(crate) packing: Packing,
+    pub(crate) data: CudaBuf<u8>,
+    _act: PhantomData<fn() -> A>,
 }
 
 impl<A> CudaWeight<A> {
+    pub(super) fn new(rows: usize, cols: usize, packing: Packing, data: CudaBuf<u8>) -> Self {
+        Self { rows, cols, packing, data, _act: PhantomData }
+    }
+
     /// Address on the device, divisible by 256.
     pub fn ptr(&self) -> u64 {
         self.data.ptr()
+    }
+
+    /// Bytes on the device.
+    pub fn size_bytes(&self) -> usize {
+        self.data.len()
     }
 }

@@ -19,9 +19,11 @@ mod launch;
 mod library;
 mod nvrtc;
 mod options;
+mod repack;
 mod transfer;
 
 use crate::{Elem, Error, Result};
+pub(crate) use buffer::Packing;
 pub use buffer::{CudaBuf, CudaWeight};
 use compile::Compiler;
 pub use compile::{Compiled, compile_all, find_nvrtc};

@@ -76,6 +76,17 @@ DEVICE u32 pack2(float low, float high) {
     return pair;
 }
 
+// a * b + c of two pairs, each rounded once.
+DEVICE u32 fma2(u32 a, u32 b, u32 c) {
+    u32 d;
+#if KOMT_F16
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+#else
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+#endif
+    return d;
+}
+
 // Eight numbers of 16 bytes.
 DEVICE void unpack8(float (&f)[8], uint4 v) {
     const u32 pairs[4] = {v.x, v.y, v.z, v.w};
@@ -191,6 +202,23 @@ DEVICE void cp_async16(u32 to_shared, const void *from, bool valid) {
 #endif
 }
 
+// Copies 4 or 8 bytes, both addresses aligned to that; otherwise as above.
+template <int BYTES> DEVICE void cp_async_few(u32 to_shared, const void *from) {
+    static_assert(BYTES == 4 || BYTES == 8, "cp_async_few");
+#if KOMT_SM >= 80
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to_shared), "l"(__cvta_generic_to_global(from)), "n"(BYTES)
+                 : "memory");
+#else
+    const u32 *words = static_cast<const u32 *>(from);
+    if constexpr (BYTES == 8) {
+        const uint2 v = load8_once(words);
+        asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(to_shared), "r"(v.x), "r"(v.y) : "memory");
+    } else {
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(to_shared), "r"(words[0]) : "memory");
+    }
+#endif
+}
+
 // Ends a group of copies.
 DEVICE void cp_async_commit() {
 #if KOMT_SM >= 80
@@ -243,4 +271,11 @@ DEVICE void mma_16816(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
+}
+
+// The same without anything to add to.
+DEVICE void mma_16816_first(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) c[i] = 0.0f;
+    mma_16816(c, a, b0, b1);
 }

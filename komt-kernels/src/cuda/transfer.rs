@@ -1,7 +1,8 @@
 //! Copies between host and device, and conversion of weights on their way.
 
 use super::context::{Context, Garbage, Work};
-use super::{CudaAct, CudaBuf, CudaWeight};
+use super::repack::DeviceLayout;
+use super::{CudaAct, CudaBuf};
 use crate::{Elem, Error, HostWeight, Result, WeightFormat};
 use bytemuck::cast_slice_mut;
 use cudarc::driver::{result, sys};
@@ -117,6 +118,13 @@ impl Drop for Staging {
 /// Bytes that are worth a thread.
 const TASK_BYTES: usize = 1 << 20;
 
+/// Threads for so many bytes.
+pub(super) fn threads_for(bytes: usize) -> usize {
+    const MAX_THREADS: usize = 8; // they saturate the memory of most machines
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+    cores.min(bytes / TASK_BYTES)
+}
+
 /// Runs `task` on pieces of `to` and the pieces of `from` (`size` bytes an element) that belong to them, with the piece's
 /// first element, in threads of its own: with locks in its hands, this one must not take up a pool's other work.
 fn in_pieces<T: Send, R: Send>(
@@ -125,9 +133,7 @@ fn in_pieces<T: Send, R: Send>(
     size: usize,
     task: impl Fn(usize, &mut [T], &[u8]) -> R + Sync,
 ) -> Vec<R> {
-    const MAX_THREADS: usize = 8; // they saturate the memory of most machines
-    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-    let threads = cores.min(from.len() / TASK_BYTES);
+    let threads = threads_for(from.len());
     if threads <= 1 {
         return vec![task(0, to, from)];
     }
@@ -146,27 +152,52 @@ fn copy(to: &mut [u8], from: &[u8]) {
     in_pieces(to, from, 1, |_, to, from| to.copy_from_slice(from));
 }
 
-/// Sends a matrix to `data`, converted to `A`.
+/// Sends a matrix to `to` on the device, converted to `A` or, where it is quantised, to the layout of its kernels.
 pub(super) fn weight<A: CudaAct>(
     staging: &mut Staging,
     stream: sys::CUstream,
-    data: CudaBuf<A>,
+    to: u64,
     weight: HostWeight<'_>,
-) -> Result<CudaWeight<A>> {
+) -> Result<()> {
+    if weight.format.is_quantised() {
+        return quantised::<A>(staging, stream, to, weight);
+    }
     const CHUNK: usize = HALF_BYTES / 2; // elements
-    let HostWeight { rows, cols, format, parts } = weight;
+    let HostWeight { cols, format, parts, .. } = weight;
     let mut at = 0; // element of the matrix
     for part in parts {
         for from in part.chunks(CHUNK * format.bytes(1, 1)) {
             let n = from.len() / format.bytes(1, 1);
-            staging.send(stream, data.ptr() + 2 * at as u64, 2 * n, |memory| {
+            staging.send(stream, to + 2 * at as u64, 2 * n, |memory| {
                 convert::<A>(cast_slice_mut(memory), from, format)
                     .map_err(|(i, value)| out_of_range::<A>((at + i) / cols, (at + i) % cols, value))
             })?;
             at += n;
         }
     }
-    Ok(CudaWeight { rows, cols, data })
+    Ok(())
+}
+
+fn quantised<A: CudaAct>(
+    staging: &mut Staging,
+    stream: sys::CUstream,
+    to: u64,
+    weight: HostWeight<'_>,
+) -> Result<()> {
+    let layout = DeviceLayout::new(weight.format, weight.rows, weight.cols);
+    for range in layout.row_ranges(HALF_BYTES) {
+        let (at, bytes) = layout.quants_of(&range);
+        staging.send(stream, to + at as u64, bytes, |memory| {
+            layout.repack_quants(weight.parts[0], range.start, memory, A::IS_F16);
+            Ok(())
+        })?;
+        let (at, bytes) = layout.scales_of(&range);
+        staging.send(stream, to + at as u64, bytes, |memory| {
+            layout.repack_scales(weight.parts[0], range.start, memory);
+            Ok(())
+        })?;
+    }
+    staging.upload(stream, to + layout.row_scales_at() as u64, &layout.row_scales(weight.parts[0]))
 }
 
 fn out_of_range<A: CudaAct>(row: usize, col: usize, value: f32) -> Error {
@@ -190,7 +221,7 @@ fn convert<A: CudaAct>(to: &mut [A], from: &[u8], format: WeightFormat) -> Conve
         (WeightFormat::F32, _) => each(to, from, |bytes: [u8; 4]| f32::from_le_bytes(bytes)),
         (WeightFormat::F16, false) => each(to, from, |bytes| f16::from_le_bytes(bytes).to_f32()),
         (WeightFormat::Bf16, true) => each(to, from, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        (WeightFormat::Q8 | WeightFormat::Q4, _) => unreachable!("quantised matrices come decoded"),
+        (WeightFormat::Q8 | WeightFormat::Q4, _) => unreachable!("repacked, not converted"),
     }
 }
 

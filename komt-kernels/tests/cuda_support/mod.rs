@@ -28,13 +28,14 @@ use komt_cache::{PAGE, PagePool, PageTable, StepPlan};
 use komt_kernels::cuda::{CudaAct, CudaBuf, CudaCache, CudaOptions, CudaWeight};
 use komt_kernels::{
     AttnShape, Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, Isa, KvBuf, KvFormat, KvLayer, RowBuf, Rows,
-    Step, StepCapacity, WeightFormat, cpu::CpuWeight,
+    SharedBytes, Step, StepCapacity, WeightFormat, cpu::CpuWeight, quant::QuantLayout,
 };
 use komt_softgpu::exec::RunOptions;
 use komt_softgpu::{DeviceSpec, Guard, Options, SoftGpu};
 pub use nvrtc::{fetched_nvrtc, has_nvrtc};
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A device for one test. When it is dropped, everything must have been given back, and nothing complained about.
 pub struct Gpu {
@@ -170,6 +171,22 @@ impl<A: CudaAct> Twin<A> {
         Two { cpu: self.cpu.load_weight(weight).unwrap(), cuda: self.cuda.load_weight(weight).unwrap() }
     }
 
+    /// A quantised matrix `[rows, cols]` of [`quant_bytes`].
+    pub fn quantised(
+        &mut self,
+        format: WeightFormat,
+        rows: usize,
+        cols: usize,
+        seed: u64,
+    ) -> Two<CpuWeight, CudaWeight<A>> {
+        let bytes = quant_bytes(format, rows, cols, seed);
+        let parts = [&bytes[..]];
+        let weight = HostWeight { rows, cols, format, parts: &parts };
+        let cuda = self.cuda.load_weight(weight).unwrap();
+        let shared = SharedBytes::new(Arc::new(bytes.clone()), 0..bytes.len());
+        Two { cpu: self.cpu.load_shared(rows, cols, format, shared).unwrap(), cuda }
+    }
+
     /// A vector in f32: the weights of a norm, inverse frequencies.
     pub fn vector(&mut self, data: &[f32]) -> Two<Vec<f32>, CudaBuf<f32>> {
         let mut cuda = self.cuda.alloc(data.len()).unwrap();
@@ -283,6 +300,30 @@ pub fn normal(seed: u64, n: usize) -> Vec<f32> {
         ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
     };
     (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
+}
+
+/// A quantised matrix: any bytes are one. Row scales are such that products with normal data have about size 1, and differ by up
+/// to a factor of two from row to row.
+pub fn quant_bytes(format: WeightFormat, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
+    let layout = QuantLayout::new(format, rows, cols);
+    let mut state = seed ^ 0x5851_f42d_4c95_7f2d;
+    let mut bytes: Vec<u8> = (0..layout.size_bytes())
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect();
+    // Deviations of the uniform quants and scales.
+    let deviation = 73.0 * if format == WeightFormat::Q8 { 74.0 } else { 4.6 };
+    let (first, end) = (layout.quants_bytes(), layout.scales_at());
+    for (i, scale) in bytes[first..end].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let turn = (1.0 + (i % 7) as f32 / 6.0) / 1.5;
+        *scale = (turn / (deviation * (cols as f32).sqrt())).to_le_bytes();
+    }
+    for scale in &mut bytes[end..] {
+        *scale = if *scale == 0x80 { 0x81 } else { *scale }; // -127 is the least
+    }
+    bytes
 }
 
 /// A table of `table_len` pages that holds `n` tokens.

@@ -1,14 +1,18 @@
 //! `embed` on CUDA.
 
 use super::check;
-use crate::cuda::{Cuda, CudaAct, CudaWeight, Grid, KernelSpec, Params, Source};
+use crate::cuda::{Cuda, CudaAct, CudaWeight, Grid, KernelSpec, Packing, Params, Source};
 use crate::{Result, Rows, Step};
 
 /// The kernels.
 pub(crate) const SOURCES: &[Source] = &[Source {
     name: "embed/embed.cu",
-    text: include_str!("embed.cu"),
-    kernels: &[KernelSpec { name: "embed", max_shared_bytes: 0 }],
+    text: concat!(include_str!("../../cuda/quant.cuh"), include_str!("embed.cu")),
+    kernels: &[
+        KernelSpec { name: "embed", max_shared_bytes: 0 },
+        KernelSpec { name: "embed_q8", max_shared_bytes: 0 },
+        KernelSpec { name: "embed_q4", max_shared_bytes: 0 },
+    ],
 }];
 
 #[derive(Debug, Clone, Copy)]
@@ -40,5 +44,10 @@ pub(crate) fn run<A: CudaAct>(
         dim: x.cols as u32,
         vocab_size: table.rows as u32,
     };
-    cuda.launch("embed", Grid { blocks, threads: 128, shared_bytes: 0 }, params)
+    let kernel = match table.packing {
+        Packing::Act => "embed",
+        Packing::Q8 => "embed_q8",
+        Packing::Q4 => "embed_q4",
+    };
+    cuda.launch(kernel, Grid { blocks, threads: 128, shared_bytes: 0 }, params)
 }
