@@ -30,7 +30,7 @@ const IN_GRAPH: usize = 20;
 
 fn cases() -> Vec<Case> {
     let mut cases = vec![];
-    let mut add = |rows: &[usize], op: Op| cases.extend(rows.iter().map(|&rows| Case { op, rows }));
+    let mut add = |rows: &[usize], op: Op| cases.extend(rows.iter().map(|&rows| Case::new(op, rows)));
     add(&[1, 8, 128], Op::Embed);
     add(&[1, 8, 128], Op::RmsNorm);
     add(&[1, 2, 4, 8, 16, 32, 64, 128, 512, 2048], Op::Matmul(6144, 4096));
@@ -45,6 +45,17 @@ fn cases() -> Vec<Case> {
     add(&[8], Op::Swiglu);
     add(&[1, 8], Op::TakeRows);
     add(&[1, 8, 64], Op::MatmulF32(32_000, 4096));
+    for format in [WeightFormat::Q8, WeightFormat::Q4] {
+        let mut add = |rows: &[usize], op: Op| {
+            cases.extend(rows.iter().map(|&rows| Case { quantised: Some(format), ..Case::new(op, rows) }));
+        };
+        add(&[1, 8, 128], Op::Embed);
+        add(&[1, 2, 4, 8, 16, 32, 64, 128, 512, 2048], Op::Matmul(6144, 4096));
+        add(&[1, 8, 64, 512], Op::MatmulAdd(4096, 4096));
+        add(&[1, 2, 4, 8, 16, 32, 64, 128, 512, 2048], Op::MatmulSwiglu(28672, 4096));
+        add(&[1, 8, 64, 512], Op::MatmulAdd(4096, 14336));
+        add(&[1, 8, 64], Op::MatmulF32(32_000, 4096));
+    }
     cases
 }
 

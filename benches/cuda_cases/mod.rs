@@ -6,7 +6,7 @@ mod prepare;
 pub use prepare::Number;
 
 use komt_cache::first_visible;
-use komt_kernels::AttnShape;
+use komt_kernels::{AttnShape, WeightFormat};
 
 pub const DIM: usize = 4096;
 pub const HIDDEN_DIM: usize = 14336;
@@ -39,9 +39,24 @@ pub enum Op {
 pub struct Case {
     pub op: Op,
     pub rows: usize,
+    /// Q8 or Q4, where the matrix is quantised.
+    pub quantised: Option<WeightFormat>,
 }
 
 impl Case {
+    /// With weights in 16 bits.
+    pub fn new(op: Op, rows: usize) -> Self {
+        Self { op, rows, quantised: None }
+    }
+
+    /// Numbers that are streamed: weights, or keys and values.
+    pub fn numbers(&self) -> u64 {
+        match self.matrix() {
+            Some((outs, cols)) => (outs * cols) as u64,
+            None => self.streamed_bytes() / 2,
+        }
+    }
+
     /// The matrix, gate and up together.
     pub fn matrix(&self) -> Option<(usize, usize)> {
         match self.op {
@@ -70,7 +85,12 @@ impl Case {
 
     /// What there is beside the operation's name.
     pub fn shape(&self) -> String {
-        let rows = format!("{} row{}", self.rows, if self.rows == 1 { "" } else { "s" });
+        let format = match self.quantised {
+            Some(WeightFormat::Q8) => ", q8",
+            Some(WeightFormat::Q4) => ", q4",
+            _ => "",
+        };
+        let rows = format!("{} row{}{format}", self.rows, if self.rows == 1 { "" } else { "s" });
         match (self.op, self.matrix()) {
             (_, Some((outs, cols))) => format!("{outs} x {cols}, {rows}"),
             (Op::Decode(context), _) if self.rows == 1 => format!("decode at {context}"),
@@ -89,11 +109,16 @@ impl Case {
         }
     }
 
-    /// Bytes of weights, or of the keys and values that somebody sees, in 16 bits: what must come from memory once.
+    /// Bytes of weights, or of the keys and values that somebody sees: what must come from memory once. In 16 bits, or 4.5 and 8.25
+    /// bits and 4 bytes a row.
     pub fn streamed_bytes(&self) -> u64 {
         let kept = |(context, n): (usize, usize)| context - first_visible(context - n, ATTN.window);
         match (self.op, self.matrix()) {
-            (_, Some((outs, cols))) => 2 * (outs * cols) as u64,
+            (_, Some((outs, cols))) => match self.quantised {
+                Some(WeightFormat::Q8) => (outs * cols * 33 / 32 + 4 * outs) as u64,
+                Some(WeightFormat::Q4) => (outs * cols * 9 / 16 + 4 * outs) as u64,
+                _ => 2 * (outs * cols) as u64,
+            },
             (Op::Decode(_) | Op::Prefill(_), _) => {
                 let n_keys: usize = self.sequences().into_iter().map(kept).sum();
                 2 * 2 * (n_keys * ATTN.kv_dim()) as u64
@@ -105,7 +130,13 @@ impl Case {
     /// Bytes of the other inputs and of the results.
     pub fn act_bytes(&self) -> u64 {
         let per_row = match self.op {
-            Op::Embed => 2 * DIM + 4 * DIM,
+            Op::Embed => {
+                4 * DIM
+                    + match self.quantised {
+                        Some(format) => format.bytes(1, DIM) / 16, // of a block of 16 rows
+                        None => 2 * DIM,
+                    }
+            }
             Op::RmsNorm => 4 * DIM + 2 * DIM,
             Op::Matmul(outs, cols) => 2 * cols + 2 * outs,
             Op::MatmulSwiglu(outs, cols) => 2 * cols + outs,

@@ -4,13 +4,15 @@ use super::{ATTN, Case, DIM, HIDDEN_DIM, Op, QKV_DIM, VOCAB_SIZE};
 use half::{bf16, f16};
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
 use komt_kernels::cuda::CudaAct;
+use komt_kernels::quant::QuantLayout;
 use komt_kernels::{
-    Backend, Cpu, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Result, RowBuf, Rows, Step, StepCapacity,
-    WeightFormat,
+    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Precision, Result, RowBuf, Rows,
+    Step, StepCapacity, WeightFormat,
 };
 
 /// Normalised mean squared error of a result in 16 bits: of attention's it is that of two roundings, p's and the result's
-/// (2.8e-6 each in bf16, 4.3e-8 in f16); a factor of two beyond.
+/// (2.8e-6 each in bf16, 4.3e-8 in f16), of a product with quantised weights the weights' and the result's; a factor of two
+/// beyond.
 fn bound(format: WeightFormat) -> f64 {
     2.0 * 2.0 * if format == WeightFormat::F16 { 4.3e-8 } else { 2.8e-6 }
 }
@@ -134,6 +136,11 @@ fn weights<B: Backend>(
     format: WeightFormat,
     copies: usize,
 ) -> Result<Vec<B::Weight>> {
+    if format.is_quantised() {
+        let bytes = quant_bytes(QuantLayout::new(format, outs, cols));
+        let weight = HostWeight { rows: outs, cols, format, parts: &[&bytes] };
+        return (0..copies).map(|_| b.load_weight(weight)).collect();
+    }
     let factor = 0.5f32.powi((cols as f32).sqrt().log2().ceil() as i32);
     let values = noise(1, 65_521, format).into_iter().map(|value| value * factor);
     let period: Vec<[u8; 2]> = match format {
@@ -146,6 +153,24 @@ fn weights<B: Backend>(
     }
     bytes.truncate(outs * cols * 2);
     (0..copies).map(|_| b.load_weight(HostWeight { rows: outs, cols, format, parts: &[&bytes] })).collect()
+}
+
+/// Any bytes are a quantised matrix; row scales are such that results have about deviation 1.
+fn quant_bytes(layout: QuantLayout) -> Vec<u8> {
+    let hash = |i: usize| (i as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    // A prime: no two rows are alike. -127 is the least scale.
+    let period: Vec<u8> = (0..65_521).map(|i| hash(i)[7]).map(|byte| byte.max(1)).collect();
+    let mut bytes: Vec<u8> = period.iter().copied().cycle().take(layout.size_bytes()).collect();
+    let quant_deviation = if layout.format == WeightFormat::Q8 { 74.0 } else { 4.6 };
+    let row_scale = 1.0 / (73.0 * quant_deviation * (layout.cols as f32).sqrt());
+    let (first, end) = (layout.quants_bytes(), layout.scales_at());
+    for scale in bytes[first..end].as_chunks_mut::<4>().0 {
+        *scale = row_scale.to_le_bytes();
+    }
+    for scale in &mut bytes[end..] {
+        *scale = if *scale == 0x80 { 0x81 } else { *scale };
+    }
+    bytes
 }
 
 impl Case {
@@ -197,7 +222,7 @@ impl Case {
         copies: usize,
     ) -> Result<(Vec<u64>, Run<B>)> {
         let x: Rows<B, B::Act> = rows(b, &noise(2, self.rows * cols, format), cols)?;
-        let w = weights(b, (outs, cols), format, copies)?;
+        let w = weights(b, (outs, cols), self.quantised.unwrap_or(format), copies)?;
         let at = w.iter().map(B::weight_at).collect();
         let mut next = turns(copies);
         let run: Run<B> = match self.op {
@@ -228,7 +253,7 @@ impl Case {
         let mut at = vec![];
         let run: Run<B> = match self.op {
             Op::Embed => {
-                let table = weights(b, (VOCAB_SIZE, DIM), format, 1)?;
+                let table = weights(b, (VOCAB_SIZE, DIM), self.quantised.unwrap_or(format), 1)?;
                 Box::new(move |b, outs| b.embed(&mut outs.f32, &table[0], &step))
             }
             Op::RmsNorm => {
@@ -285,7 +310,7 @@ impl Case {
         ready: &Ready<B>,
         format: WeightFormat,
     ) -> std::result::Result<f64, Box<dyn std::error::Error>> {
-        let mut cpu = Cpu::new()?;
+        let mut cpu = Cpu::with(CpuOptions::default().precision(Precision::Exact))?;
         let mut reference = self.prepare(&mut cpu, format, 1)?;
         reference.run(&mut cpu)?;
         let mut act = vec![B::Act::default(); reference.outs.act.buf.len()];

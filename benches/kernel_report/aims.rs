@@ -4,7 +4,7 @@ use crate::built::Build;
 use crate::counted::{Counted, Seen};
 use crate::cuda_cases::Op;
 
-/// The share of HMMA that the loop of the large matrix product should have.
+/// The share of HMMA that the loop of the large matrix product should have, with weights in 16 bits.
 const HMMA_SHARE: f64 = 0.55;
 /// Bytes asked for over the size of what is read once.
 const STREAMED_RATIO: f64 = 1.02;
@@ -76,7 +76,7 @@ fn spills(builds: &[Build]) -> Aim {
 
 fn hmma(builds: &[Build], seen: &[Seen]) -> Aim {
     let share = |build: &Build| {
-        let kernels = build.kernels.iter().filter(|one| one.resources.kernel.starts_with("matmul_gemm"));
+        let kernels = build.kernels.iter().filter(|one| one.resources.kernel == "matmul_gemm");
         let shares = kernels.filter_map(|one| one.machine.main_loop.map(|main| main.hmma_share()));
         shares.fold(f64::INFINITY, f64::min)
     };
@@ -87,7 +87,7 @@ fn hmma(builds: &[Build], seen: &[Seen]) -> Aim {
         format!("{:.1} %", 100.0 * shares.fold(f64::INFINITY, f64::min))
     });
     let limit = format!("{:.0} % or more", 100.0 * HMMA_SHARE);
-    Aim { what: "HMMA among the instructions of the GEMM's main loop", limit, found, short }
+    Aim { what: "HMMA among the instructions of the GEMM's main loop, 16 bits", limit, found, short }
 }
 
 fn streamed(what: &'static str, seen: &[Seen], takes: impl Fn(&Counted) -> bool) -> Aim {
@@ -135,7 +135,7 @@ pub fn wishes(builds: &[Build], seen: &[Seen]) -> Vec<String> {
     let mut wishes = vec![];
     let shares = builds.iter().flat_map(|build| build.kernels.iter().map(move |one| (build, one)));
     let main = shares.filter_map(|(build, one)| Some((build, one, one.machine.main_loop?.hmma_share())));
-    for name in ["attention_prefill_128", "matmul_skinny_64"] {
+    for name in ["attention_prefill_128", "matmul_skinny_64", "matmul_gemm_q8", "matmul_gemm_q4"] {
         let of = main.clone().filter(|(build, one, _)| one.resources.kernel == name && !build.is_f16);
         let of: Vec<String> =
             of.map(|(build, _, share)| format!("{:.1} % on sm_{}", 100.0 * share, build.sm)).collect();

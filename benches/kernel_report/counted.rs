@@ -32,7 +32,7 @@ impl Counted {
 
     /// Instructions of threads for each weight, or each number of keys and values.
     pub fn instructions_per_number(&self) -> Option<f64> {
-        let numbers = self.case.streamed_bytes() / 2;
+        let numbers = self.case.numbers();
         (numbers > 0).then(|| self.total.thread_instructions() as f64 / numbers as f64)
     }
 
@@ -81,7 +81,7 @@ pub fn step_cases(rows: usize) -> Vec<Case> {
         Op::TakeRows,
         Op::MatmulF32(32_000, 4096),
     ];
-    ops.map(|op| Case { op, rows }).into()
+    ops.map(|op| Case::new(op, rows)).into()
 }
 
 /// Everything that is run on the software GPU.
@@ -99,11 +99,21 @@ pub fn cases() -> Vec<Case> {
         (512, vec![qkv]),
     ];
     for (rows, ops) in more {
-        cases.extend(ops.into_iter().map(|op| Case { op, rows }));
+        cases.extend(ops.into_iter().map(|op| Case::new(op, rows)));
     }
-    cases.push(Case { op: Op::Swiglu, rows: 8 });
-    cases.push(Case { op: Op::Prefill(512), rows: 512 });
-    cases.push(Case { op: Op::Prefill(4096), rows: 128 });
+    cases.push(Case::new(Op::Swiglu, 8));
+    cases.push(Case::new(Op::Prefill(512), 512));
+    cases.push(Case::new(Op::Prefill(4096), 128));
+    for format in [WeightFormat::Q8, WeightFormat::Q4] {
+        let one_row =
+            vec![Op::Embed, qkv, Op::MatmulAdd(4096, 4096), gate_up, down, Op::MatmulF32(32_000, 4096)];
+        let few = [(1, one_row), (2, vec![qkv]), (8, vec![qkv, gate_up]), (16, vec![qkv, gate_up])];
+        let more = [(32, vec![qkv]), (64, vec![qkv, gate_up]), (128, vec![qkv, down])];
+        for (rows, ops) in few.into_iter().chain(more) {
+            let case = |op| Case { quantised: Some(format), ..Case::new(op, rows) };
+            cases.extend(ops.into_iter().map(case));
+        }
+    }
     cases
 }
 

@@ -275,8 +275,8 @@ fn real_shape<A: CudaAct>(t: &mut Twin<A>, gpu: &Gpu, format: WeightFormat, rows
     );
     assert_eq!(counters.bank_conflicts(), 0, "{what}");
     assert_eq!(used.loaded_distinct, weight_bytes, "{what}");
-    // Tiles ask for row scales again for each row of out: 4 bytes to k / 2 of w and 2 k of x.
-    let most = if rows <= 8 { 1.02 } else { 1.1 };
+    // Each warp of a tile, and of each part of its columns, asks for row scales: gemm four times, one for each 32 rows.
+    let most = if rows <= 8 { 1.02 } else { 1.2 };
     assert!(requested <= most, "{what}: {requested}");
 }
 

@@ -28,6 +28,7 @@
 //   112.3 (57 %)  addresses in shared memory computed again from the thread's index, as the compiler would: hence keep()
 //   119.3 (54 %)  and rows of x beyond the last filled with zeros, at a predicate a copy
 //   133   (48 %)  one tile a round: the stage's offset in a register, 64-bit sums for every source
+// Quantised: 178 (36 %, q4) and 190 (34 %, q8); with the warps two by two, so that each unpacks twice as much, some 230 (27 %).
 // For sm_120 ptxas 12.9 puts a NOP behind every mma: 157 instructions (41 %), 101 without them.
 // Sums stored from the registers, pair by pair: 6,264 instructions of code (now 1,344), half of each sector in 16 bits.
 
@@ -347,32 +348,27 @@ template <int BITS, int BM, int BN, int BK, int WM, int WN, int WK, int STAGES> 
     // SLICE rows of sums, from row `row` of out and the block's column `column` on, by GROUP threads.
     DEVICE void store(const TileParams &p, const float4 *sums, u32 row, u32 column) const {
         const u32 thread = threadIdx.x % GROUP, hidden = p.n / 2;
-        const float *row_scales = nullptr;
-        if constexpr (QUANT) row_scales = Quant<BITS>::row_scales(p.w, p.n, p.k);
-        // Of the rows c.. c + 3 of w.
-        const auto scaled = [&](float4 v, u32 c) {
-            if constexpr (!QUANT) return v;
-            const float4 s = *reinterpret_cast<const float4 *>(row_scales + c);
-            return make_float4(v.x * s.x, v.y * s.y, v.z * s.z, v.w * s.w);
-        };
         if (p.epilogue != SWIGLU) {
+            const u32 chunk = thread % (WIDTH / 4), c = blockIdx.y * BN + column + chunk * 4;
+            if (c >= p.n) return;
+            const float4 scale = row_scales(p, c);
 #pragma unroll 2
-            for (u32 i = thread; i < SLICE * WIDTH / 4; i += GROUP) {
-                const u32 r = i / (WIDTH / 4), chunk = i % (WIDTH / 4);
-                const u32 c = blockIdx.y * BN + column + chunk * 4;
-                if (row + r < p.rows && c < p.n) store4(p, row + r, c, scaled(sum4(sums, r, chunk), c));
+            for (u32 r = thread / (WIDTH / 4); r < SLICE; r += GROUP / (WIDTH / 4)) {
+                if (row + r < p.rows) store4(p, row + r, c, scaled(sum4(sums, r, chunk), scale));
             }
             return;
         }
         // Of 16 columns the first 8 are gates, the others the ups of the same outputs. Eight lanes take four chunks of each of
         // two rows, which the swizzle keeps in different banks; of one row they would meet twice.
         constexpr u32 FOURS = WIDTH / 8; // of outputs of a row
+        const u32 four = thread / 8 % (FOURS / 4) * 4 + thread % 4, chunk = four / 2 * 4 + four % 2;
+        const u32 c = (blockIdx.y * BN + column) / 2 + four * 4;
+        if (c >= hidden) return;
+        const float4 gate_scale = row_scales(p, c), up_scale = row_scales(p, hidden + c);
 #pragma unroll 2
-        for (u32 i = thread; i < SLICE * FOURS; i += GROUP) {
-            const u32 r = i / (2 * FOURS) * 2 + i / 4 % 2, four = i / 8 % (FOURS / 4) * 4 + i % 4, chunk = four / 2 * 4 + four % 2;
-            const u32 c = (blockIdx.y * BN + column) / 2 + four * 4;
-            if (row + r >= p.rows || c >= hidden) continue;
-            const float4 gate = scaled(sum4(sums, r, chunk), c), up = scaled(sum4(sums, r, chunk + 2), hidden + c);
+        for (u32 r = thread / (2 * FOURS) * 2 + thread / 4 % 2; r < SLICE; r += GROUP / FOURS) {
+            if (row + r >= p.rows) continue;
+            const float4 gate = scaled(sum4(sums, r, chunk), gate_scale), up = scaled(sum4(sums, r, chunk + 2), up_scale);
             if (gridDim.z > 1) {
                 store4(p, row + r, c, gate);
                 store4(p, row + r, hidden + c, up);
@@ -382,6 +378,16 @@ template <int BITS, int BM, int BN, int BK, int WM, int WN, int WK, int STAGES> 
                                  pack2(silu(gate.z) * up.z, silu(gate.w) * up.w));
             }
         }
+    }
+
+    // Of the rows c.. c + 3 of w.
+    DEVICE static float4 row_scales(const TileParams &p, u32 c) {
+        if constexpr (!QUANT) return make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+        return *reinterpret_cast<const float4 *>(Quant<BITS>::row_scales(p.w, p.n, p.k) + c);
+    }
+    DEVICE static float4 scaled(float4 v, float4 s) {
+        if constexpr (!QUANT) return v;
+        return make_float4(v.x * s.x, v.y * s.y, v.z * s.z, v.w * s.w);
     }
 };
 
