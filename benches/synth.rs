@@ -129,7 +129,24 @@ impl Shape {
 
     /// `config.json`, with the fields of Mistral-7B-v0.1's own.
     pub fn config(self) -> Value {
-        let d = self.dims();
+        self.dims().config()
+    }
+
+    /// Its tensors and the files that they go to.
+    pub fn plan(self) -> Plan {
+        self.dims().plan()
+    }
+}
+
+impl Dims {
+    /// The same with this number of layers: a cut, for machines that cannot hold the whole.
+    pub fn layers(mut self, n: usize) -> Self {
+        self.n_layers = n;
+        self
+    }
+
+    fn config(&self) -> Value {
+        let d = self;
         json!({
             "architectures": ["MistralForCausalLM"],
             "bos_token_id": 1,
@@ -154,14 +171,13 @@ impl Shape {
         })
     }
 
-    /// Its tensors and the files that they go to.
-    pub fn plan(self) -> Plan {
+    fn plan(&self) -> Plan {
         Plan::of(self.tensors(), SHARD_BYTES)
     }
 
     /// Names and shapes in the order of the forward pass (transformers, modeling_mistral.py).
-    fn tensors(self) -> Vec<Tensor> {
-        let Dims { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, .. } = self.dims();
+    fn tensors(&self) -> Vec<Tensor> {
+        let Dims { dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, .. } = *self;
         let kv_dim = dim / n_heads * n_kv_heads;
         let matrix = |name: String, rows, cols| Tensor { name, shape: vec![rows, cols] };
         let norm = |name: String| Tensor { name, shape: vec![dim] };
@@ -308,7 +324,15 @@ impl Shard {
 /// # Errors
 /// [`Error::Exists`]; [`Error::Io`], when the disk is full for example. What was written is then removed.
 pub fn write(dir: &Path, shape: Shape, seed: u64, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Plan> {
-    let plan = shape.plan();
+    write_dims(dir, &shape.dims(), seed, on_progress)
+}
+
+/// [`write()`], for numbers of one's own.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_dims(dir: &Path, dims: &Dims, seed: u64, on_progress: &mut dyn FnMut(u64, u64)) -> Result<Plan> {
+    let plan = dims.plan();
     let mut out = Output::open(dir)?;
     let (mut done_bytes, total_bytes) = (0, plan.total_bytes());
     let mut block = vec![0u8; BLOCK];
@@ -339,7 +363,7 @@ pub fn write(dir: &Path, shape: Shape, seed: u64, on_progress: &mut dyn FnMut(u6
         out.json(INDEX, &plan.index())?;
     }
     out.json(GENERATION_CONFIG, &json!({"bos_token_id": 1, "eos_token_id": 2}))?;
-    out.json(CONFIG, &shape.config())?;
+    out.json(CONFIG, &dims.config())?;
     out.is_complete = true;
     Ok(plan)
 }

@@ -20,6 +20,9 @@ struct Args {
     /// The shape: mistral-7b (14.5 GB, what Mistral-7B-v0.1 is), 1b (2.2 GB) or tiny (10 MB)
     #[arg(long, value_name = "NAME")]
     shape: Shape,
+    /// With this number of layers, not the shape's own: a cut
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
     /// The same seed writes the same weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -34,7 +37,8 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let (start, bar) = (Instant::now(), ProgressBar::no_length());
     bar.set_style(ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {eta} left")?);
-    let written = synth::write(&args.out, args.shape, args.seed, &mut |done_bytes, total_bytes| {
+    let dims = args.layers.map_or(args.shape.dims(), |n| args.shape.dims().layers(n));
+    let written = synth::write_dims(&args.out, &dims, args.seed, &mut |done_bytes, total_bytes| {
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
     });
