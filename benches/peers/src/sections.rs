@@ -154,10 +154,7 @@ impl Section {
     ) -> Result<()> {
         let peers: Vec<_> = self.peers.iter().filter(|peer| peer.to_string().contains(filter)).collect();
         self.prepare(files, filter)?; // before anything is in memory
-        let model = Model::load(
-            weights::dir(files, self.model, self.weights)?,
-            LoadOptions::default().weights(self.weights),
-        )?;
+        let model = Model::load(weights::dir(files, self.model, self.weights)?, LoadOptions::default())?;
         for peer in peers {
             eprintln!("{}: {peer}", self.name);
             let before = read_bandwidth(BUFFER_BYTES);
@@ -253,7 +250,7 @@ fn context(model: &llama::Model, work: Work, settings: Settings) -> Result<llama
     llama::Context::new(model, settings, n_seqs, n_ctx, matches!(work, Work::Embed { .. }))
 }
 
-/// The settings that are fastest here: each is tried twice, and the second time counts.
+/// The settings that are fastest here: each is tried.
 fn best(model: &llama::Model, work: Work, repack: bool) -> Result<Settings> {
     let mut best: Option<(f64, Settings)> = None;
     let unified: &[bool] = if work.room().0 > 1 { &[false, true] } else { &[false] };
@@ -261,10 +258,11 @@ fn best(model: &llama::Model, work: Work, repack: bool) -> Result<Settings> {
         for flash in [true, false] {
             let settings = Settings { repack, flash, unified };
             let mut context = context(model, work, settings)?;
+            // The first time of all reads the file.
             if best.is_none() {
-                work.run(&mut context)?;
+                work.trial().run(&mut context)?;
             }
-            let seconds = work.run(&mut context)?;
+            let seconds = work.trial().run(&mut context)?;
             eprintln!("  {settings}: {seconds:.3} s");
             if best.is_none_or(|(least, _)| seconds < least) {
                 best = Some((seconds, settings));

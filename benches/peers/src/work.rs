@@ -29,6 +29,17 @@ impl Work {
         }
     }
 
+    /// The same at less length, to try settings.
+    pub fn trial(self) -> Self {
+        match self {
+            Work::Prompt { .. } => self,
+            Work::Decode { n_seqs, context, n_steps } => {
+                Work::Decode { n_seqs, context, n_steps: n_steps.div_ceil(2) }
+            }
+            Work::Embed { n_texts, n_tokens } => Work::Embed { n_texts: n_texts.min(8), n_tokens },
+        }
+    }
+
     /// Tokens that a run makes or reads.
     pub fn n_tokens(self) -> usize {
         match self {
