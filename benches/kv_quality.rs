@@ -54,7 +54,9 @@ fn main() -> Result<()> {
 
     let c = model.config();
     println!("{dir}, {n_predicted} tokens of {text}, in contexts of {CONTEXT}, CPU, exact");
-    println!("| KV cache | bits a number | bytes a token | perplexity | KL from f32 | other likeliest token |");
+    println!(
+        "| KV cache | bits a number | bytes a token | perplexity | KL from f32 | other likeliest token |"
+    );
     println!("| --- | --- | --- | --- | --- | --- |");
     for (format, sums) in KvFormat::ALL.into_iter().zip(&sums) {
         let n = n_predicted as f64;

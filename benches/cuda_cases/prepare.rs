@@ -6,8 +6,8 @@ use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
 use komt_kernels::cuda::CudaAct;
 use komt_kernels::quant::QuantLayout;
 use komt_kernels::{
-    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Precision, Result, RowBuf, Rows,
-    Step, StepCapacity, WeightFormat,
+    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Precision, Result, RowBuf,
+    Rows, Step, StepCapacity, WeightFormat,
 };
 
 /// Normalised mean squared error of a result in 16 bits: of attention's it is that of two roundings, p's and the result's

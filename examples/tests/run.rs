@@ -209,7 +209,11 @@ fn what_is_wrong_is_told() {
         ("generate", &["--template", "jinja", "--model", "testdata/models/head64"], "tokenizer"),
         ("generate", &["--weights", "q5"], "bf16"),
         ("quantize", &["out"], "--weights"),
-        ("quantize", &["--weights", "q4", "--model", "demo-model", "demo-model"], "another than the model's own"),
+        (
+            "quantize",
+            &["--weights", "q4", "--model", "demo-model", "demo-model"],
+            "another than the model's own",
+        ),
         ("quantize", &["--weights", "q4", "--model", "/no/such/model", "out"], "/no/such/model/config.json"),
         ("generate", &["--isa", "mmx"], "avx512"),
         ("generate", &["--threads", "0"], "expected 1 to 1024, found 0"),

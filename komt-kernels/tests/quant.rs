@@ -62,6 +62,25 @@ fn errors_are_small() {
     }
 }
 
+/// Every instruction set writes the bytes of the scalar reference, so a quantised directory does not depend on who made it.
+#[test]
+fn every_instruction_set_writes_the_same_bytes() {
+    for (rows, cols) in [(67, 1000), (16, 32), (3, 17), (1, 1)] {
+        let source = Normal { rows, cols };
+        for format in [WeightFormat::Q8, WeightFormat::Q4] {
+            let quantise = |isa| {
+                let cpu = Cpu::with(CpuOptions::default().isa(isa).threads(2)).unwrap();
+                cpu.quantise(format, &source).unwrap()
+            };
+            let reference = quantise(Isa::Scalar);
+            for isa in &Isa::available()[1..] {
+                let same = quantise(*isa).as_slice() == reference.as_slice();
+                assert!(same, "{isa:?} {format:?} [{rows}, {cols}]");
+            }
+        }
+    }
+}
+
 #[test]
 fn matmul_is_that_of_the_decoded_rows() {
     let mut cpu = Cpu::with(CpuOptions::default().isa(Isa::Scalar)).unwrap();

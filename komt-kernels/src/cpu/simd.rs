@@ -48,6 +48,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
+    /// `x` in lanes where `a < b`, else `y`.
+    fn select_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a` limited to `low..=high`; NaN stays NaN.
     fn clamp(self, a: Self::V, low: f32, high: f32) -> Self::V;
     /// `a * 2^n` for integral `n` in -126..=127.
@@ -80,6 +82,13 @@ pub(crate) trait Simd: Copy + Send + Sync {
             p = self.mul_add(p, r, self.splat(c));
         }
         self.scale(p, n)
+    }
+
+    /// Without the sign.
+    #[inline(always)]
+    fn abs(self, a: Self::V) -> Self::V {
+        let minus = self.mul(a, self.splat(-1.0));
+        self.select_less(a, minus, minus, a)
     }
 
     /// `g / (1 + e^-g)`.
@@ -322,6 +331,10 @@ impl Simd for Portable {
     fn round(self, a: V8) -> V8 {
         const MAGIC: f32 = 12_582_912.0;
         lanes(|i| (a[i] + MAGIC) - MAGIC)
+    }
+    #[inline(always)]
+    fn select_less(self, a: V8, b: V8, x: V8, y: V8) -> V8 {
+        lanes(|i| if a[i] < b[i] { x[i] } else { y[i] })
     }
     #[inline(always)]
     fn clamp(self, a: V8, low: f32, high: f32) -> V8 {

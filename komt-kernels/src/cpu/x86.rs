@@ -122,6 +122,11 @@ impl Simd for Avx2 {
         // SAFETY: see above.
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
+    #[inline(always)]
+    fn select_less(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
     /// `min` and `max` return their second operand when one is NaN: `a` stands there.
     #[inline(always)]
     fn clamp(self, a: __m256, low: f32, high: f32) -> __m256 {
@@ -235,6 +240,11 @@ impl Simd for Avx512 {
     fn round(self, a: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn select_less(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
     }
     /// `min` and `max` return their second operand when one is NaN: `a` stands there.
     #[inline(always)]

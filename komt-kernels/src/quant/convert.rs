@@ -1,8 +1,8 @@
 //! [`Cpu::quantise`] and [`Cpu::convert`]: matrices brought into a format.
 
-use super::{BLOCK_ROWS, QuantLayout, RowSource, encode_block};
-use crate::cpu::SharedMut;
-use crate::{AlignedBytes, Cpu, Error, HostWeight, Result, SharedBytes, WeightFormat};
+use super::{BLOCK_ROWS, EncodeBlock, QuantLayout, RowSource, encode_block};
+use crate::cpu::{SharedMut, dispatch};
+use crate::{AlignedBytes, Cpu, Error, HostWeight, Isa, Result, SharedBytes, WeightFormat};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,12 @@ impl Cpu {
                             scales.slice(block * layout.block_scales(), layout.block_scales()),
                         )
                     };
-                    encode_block(&layout, rows, quants, row_scales, scales);
+                    if self.isa() == Isa::Scalar {
+                        encode_block(&layout, rows, quants, row_scales, scales);
+                    } else {
+                        let layout = &layout;
+                        dispatch(self.isa(), EncodeBlock { layout, rows, quants, row_scales, scales });
+                    }
                     unfit.see(not_finite(rows, first, layout.cols));
                 }
             });

@@ -8,6 +8,7 @@
 //! for, and its sign decides whether the side with one more step lies above zero or below. One f32 for each row gives the unit.
 
 mod convert;
+mod encode;
 mod scalar;
 
 use crate::WeightFormat;
@@ -141,4 +142,5 @@ pub trait RowSource: Sync {
     fn read(&self, row: usize, out: &mut [f32]);
 }
 
+pub(crate) use encode::EncodeBlock;
 pub(crate) use scalar::encode_block;
