@@ -2,13 +2,15 @@
 
 use komt_core::kernels::cpu::CpuWeight;
 use komt_core::kernels::cuda::CudaAct;
+use komt_core::kernels::quant::QuantLayout;
 use komt_core::kernels::{
     AttnShape, Backend, Cpu, Elem, HostWeight, KvFormat, KvLayer, Result, Rows, Step, WeightFormat,
 };
 use std::marker::PhantomData;
 
 /// [`Cpu`], rounding whatever it leaves in an activation or the cache to `A`. Not rounded are the weights of softmax, which
-/// never leave an operation; the products that SwiGLU takes are not either, as there the operations are one.
+/// never leave an operation; the products that SwiGLU takes are not either, as there the operations are one. Quantised weights are
+/// rounded, too: tensor cores take a quant times its group's scale in `A`.
 #[derive(Clone)]
 pub struct Rounded<A> {
     cpu: Cpu,
@@ -61,7 +63,17 @@ impl<A: CudaAct> Backend for Rounded<A> {
         self.cpu.download(dst, src)
     }
     fn load_weight(&mut self, weight: HostWeight<'_>) -> Result<CpuWeight> {
-        self.cpu.load_weight(weight)
+        if !weight.format.is_quantised() {
+            return self.cpu.load_weight(weight);
+        }
+        let layout = QuantLayout::new(weight.format, weight.rows, weight.cols);
+        let mut numbers = vec![0.0; weight.rows * weight.cols];
+        for (row, numbers) in numbers.chunks_exact_mut(weight.cols).enumerate() {
+            layout.decode_row(weight.parts[0], row, numbers);
+        }
+        Self::round(&mut numbers);
+        let parts = [bytemuck::cast_slice(&numbers)];
+        self.cpu.load_weight(HostWeight { format: WeightFormat::F32, parts: &parts, ..weight })
     }
     fn embed(&mut self, x: &mut Act, table: &CpuWeight, step: &Step<Self>) -> Result<()> {
         self.cpu.embed(x, table, step)

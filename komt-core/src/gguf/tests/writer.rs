@@ -196,8 +196,12 @@ impl File {
         let mut places = HashMap::new();
         for merge in json["model"]["merges"].as_array().unwrap() {
             let n = places.len();
-            let parts = merge.as_array().unwrap().iter().map(|part| part.as_str().unwrap());
-            places.entry(parts.collect::<String>()).or_insert(n);
+            // Two layouts are published: "a b", and ["a", "b"].
+            let merged = match merge.as_str() {
+                Some(pair) => pair.replacen(' ', "", 1),
+                None => merge.as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect(),
+            };
+            places.entry(merged).or_insert(n);
         }
         let (mut scores, mut kinds) = (vec![], vec![]);
         for (id, token) in tokens.iter().enumerate() {

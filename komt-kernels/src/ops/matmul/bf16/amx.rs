@@ -3,8 +3,11 @@
 use super::{Left, Next, SUMS, TILE_BYTES};
 use std::arch::asm;
 
-/// All eight tiles as 16 rows of 64 bytes, for this thread, as long as it lives.
-pub(super) struct Tiles(());
+/// All eight tiles as 16 rows of 64 bytes, for this thread, as long as it lives. Then the tiles are as they were found: llama.cpp
+/// configures a thread once, and counts on nobody else doing so.
+pub(super) struct Tiles {
+    found: Config,
+}
 
 /// What `ldtilecfg` reads (Intel SDM, volume 1, table 18-1).
 #[repr(C, align(64))]
@@ -17,23 +20,38 @@ struct Config {
 }
 const _: () = assert!(size_of::<Config>() == 64);
 
+const RELEASED: Config =
+    Config { palette: 0, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+
+impl Config {
+    /// # Safety
+    /// The process may use tiles, and the configuration is a valid one.
+    unsafe fn load(&self) {
+        // SAFETY: as the caller vouches.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(readonly, nostack, preserves_flags)) };
+    }
+}
+
 impl Tiles {
     /// Called where `Unit` proves that the process may use tiles.
     pub(super) fn configure() -> Self {
-        let mut config =
-            Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut tiles = Self { found: RELEASED };
+        // SAFETY: the CPU has AMX, and `found` has room.
+        unsafe { asm!("sttilecfg [{}]", in(reg) &mut tiles.found, options(nostack, preserves_flags)) };
+        let mut config = Config { palette: 1, ..RELEASED };
         config.row_bytes[..8].fill(64);
         config.rows[..8].fill(16);
         // SAFETY: the CPU has AMX, and the configuration is a valid one.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(readonly, nostack, preserves_flags)) };
-        Self(())
+        unsafe { config.load() };
+        tiles
     }
 }
 
 impl Drop for Tiles {
+    /// Without live tiles the system has less to save: loading a palette of 0 releases them.
     fn drop(&mut self) {
-        // SAFETY: the CPU has AMX. Without live tiles the system has less to save.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        // SAFETY: the CPU has AMX, and what was found is valid.
+        unsafe { self.found.load() };
     }
 }
 
