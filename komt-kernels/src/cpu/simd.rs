@@ -198,6 +198,18 @@ pub(crate) fn dot<S: Simd, T: Stored>(s: S, a: &[f32], b: &[T]) -> f32 {
     s.sum(acc)
 }
 
+/// Asks for the cache line of `p`, which may be any address.
+#[inline(always)]
+pub(crate) fn prefetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 CPU has the instruction, and it does not fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// A vector of the `left` values at `p`: a full one, or the tail with zeros.
 ///
 /// # Safety

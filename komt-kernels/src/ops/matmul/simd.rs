@@ -1,10 +1,19 @@
 use super::Epilogue;
-use crate::cpu::simd::{Simd, Stored, load_at};
+use crate::cpu::simd::{Simd, Stored, load_at, prefetch};
 use crate::cpu::{Kernel, SharedMut};
 use std::ops::Range;
 
 /// Rows of `w` in a tile: with `Simd::TILE_ROWS` rows of x it fills the registers with accumulators.
 pub(super) const TILE_OUTS: usize = 4;
+
+/// Rows of x up to which weights are asked for before they are needed: with more, there is time enough for them to come.
+const MAX_PREFETCH_ROWS: usize = 2;
+
+/// Columns of rows that are over before the processor has noticed that it reads one after the other.
+const MAX_SHORT_COLS: usize = 2048;
+
+/// How far ahead columns of longer rows are asked for.
+const AHEAD_COLS: usize = 512;
 
 /// Rows of `w` that stay in the second-level cache (64 rows of 4,096 bf16: 512 KiB) while all of x passes by.
 const BLOCK_OUTS: usize = 64;
@@ -71,8 +80,15 @@ impl<T: Stored> Matmul<'_, T> {
         let w = self.w[out * cols..][..OUTS * cols].as_ptr();
         let mut acc = [[s.splat(0.0); OUTS]; ROWS];
         let n_full = cols - cols % S::LANES;
+        // The row of the next tile; of long rows, a part that is soon needed.
+        let ahead = if cols <= MAX_SHORT_COLS { OUTS * cols } else { AHEAD_COLS };
         let mut c = 0;
         while c < n_full {
+            if ROWS <= MAX_PREFETCH_ROWS {
+                for o in 0..OUTS {
+                    prefetch(w.wrapping_add(o * cols + ahead + c));
+                }
+            }
             // SAFETY: LANES columns from `c` on, in each of the rows of the slices taken above.
             unsafe { columns(s, &mut acc, x.add(c), w.add(c), cols, S::LANES) };
             c += S::LANES;

@@ -2,7 +2,7 @@
 //! time, half a block.
 
 use super::pack::group_bytes;
-use super::{Block, GROUP, Job, Tiles};
+use super::{Block, GROUP, Job, Tiles, ask_ahead};
 use crate::cpu::Avx2;
 use crate::quant::BLOCK_ROWS;
 use std::arch::x86_64::*;
@@ -30,6 +30,9 @@ impl Tiles for Avx2 {
                 let mut quants = w.quants.as_ptr().add(half * 32);
                 let mut scales = w.scales.as_ptr().add(half * 8);
                 for _ in 0..groups {
+                    if half == 0 {
+                        ask_ahead::<ROWS>(quants, quants_bytes);
+                    }
                     let t = if w.q4 {
                         group_q4::<ROWS>(x.cast(), quants, scales)
                     } else {

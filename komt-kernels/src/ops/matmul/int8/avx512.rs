@@ -1,7 +1,7 @@
 //! AVX-512 VNNI: `vpdpbusd` adds four products of unsigned weights and signed x to each of 16 lanes, one lane an output.
 
 use super::pack::group_bytes;
-use super::{Block, GROUP, Job, Tiles};
+use super::{Block, GROUP, Job, Tiles, ask_ahead};
 use crate::cpu::Avx512Vnni;
 use crate::quant::BLOCK_ROWS;
 use std::arch::x86_64::*;
@@ -25,6 +25,7 @@ impl Tiles for Avx512Vnni {
             let mut acc = [_mm512_setzero_ps(); ROWS];
             let (mut x, mut quants, mut scales) = (x.as_ptr(), w.quants.as_ptr(), w.scales.as_ptr());
             for _ in 0..groups {
+                ask_ahead::<ROWS>(quants, quants_bytes);
                 let t = if w.q4 {
                     group_q4::<ROWS>(x.cast(), quants, scales)
                 } else {
