@@ -56,6 +56,16 @@ fn cases() -> Vec<Case> {
         add(&[1, 8, 64, 512], Op::MatmulAdd(4096, 14336));
         add(&[1, 8, 64], Op::MatmulF32(32_000, 4096));
     }
+    // With a cache in 8 bits.
+    let mut add = |rows: &[usize], op: Op| {
+        let q8 = Some(WeightFormat::Q8);
+        cases.extend(rows.iter().map(|&rows| Case { quantised: q8, ..Case::new(op, rows) }));
+    };
+    add(&[1, 8, 128], Op::RopeStore);
+    add(&[1, 8, 32], Op::Decode(4096));
+    add(&[1], Op::Decode(512));
+    add(&[512], Op::Prefill(512));
+    add(&[2048], Op::Prefill(4096));
     cases
 }
 

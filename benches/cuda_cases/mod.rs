@@ -6,7 +6,7 @@ mod prepare;
 pub use prepare::Number;
 
 use komt_cache::first_visible;
-use komt_kernels::{AttnShape, WeightFormat};
+use komt_kernels::{AttnShape, KvFormat, WeightFormat};
 
 pub const DIM: usize = 4096;
 pub const HIDDEN_DIM: usize = 14336;
@@ -39,12 +39,12 @@ pub enum Op {
 pub struct Case {
     pub op: Op,
     pub rows: usize,
-    /// Q8 or Q4, where the matrix is quantised.
+    /// Q8 or Q4, where the matrix is quantised; Q8, where the cache is in 8 bits.
     pub quantised: Option<WeightFormat>,
 }
 
 impl Case {
-    /// With weights in 16 bits.
+    /// With weights and a cache in 16 bits.
     pub fn new(op: Op, rows: usize) -> Self {
         Self { op, rows, quantised: None }
     }
@@ -53,7 +53,7 @@ impl Case {
     pub fn numbers(&self) -> u64 {
         match self.matrix() {
             Some((outs, cols)) => (outs * cols) as u64,
-            None => self.streamed_bytes() / 2,
+            None => (2 * self.n_keys() * ATTN.kv_dim()) as u64,
         }
     }
 
@@ -65,6 +65,20 @@ impl Case {
             }
             _ => None,
         }
+    }
+
+    /// Tokens whose keys and values somebody sees, of all sequences.
+    fn n_keys(&self) -> usize {
+        let kept = |(context, n): (usize, usize)| context - first_visible(context - n, ATTN.window);
+        match self.op {
+            Op::Decode(_) | Op::Prefill(_) => self.sequences().into_iter().map(kept).sum(),
+            _ => 0,
+        }
+    }
+
+    /// How the cache is stored, where all else is in 16 bits.
+    fn kv_format(&self) -> KvFormat {
+        if self.quantised == Some(WeightFormat::Q8) { KvFormat::Q8 } else { KvFormat::Bf16 }
     }
 
     /// Name of the operation: the trait's method.
@@ -93,9 +107,9 @@ impl Case {
         let rows = format!("{} row{}{format}", self.rows, if self.rows == 1 { "" } else { "s" });
         match (self.op, self.matrix()) {
             (_, Some((outs, cols))) => format!("{outs} x {cols}, {rows}"),
-            (Op::Decode(context), _) if self.rows == 1 => format!("decode at {context}"),
-            (Op::Decode(context), _) => format!("decode, {} sequences up to {context}", self.rows),
-            (Op::Prefill(context), _) => format!("chunk of {} at {}", self.rows, context - self.rows),
+            (Op::Decode(context), _) if self.rows == 1 => format!("decode at {context}{format}"),
+            (Op::Decode(context), _) => format!("decode, {} sequences up to {context}{format}", self.rows),
+            (Op::Prefill(context), _) => format!("chunk of {} at {}{format}", self.rows, context - self.rows),
             _ => rows,
         }
     }
@@ -110,20 +124,15 @@ impl Case {
     }
 
     /// Bytes of weights, or of the keys and values that somebody sees: what must come from memory once. In 16 bits, or 4.5 and 8.25
-    /// bits and 4 bytes a row.
+    /// bits and of weights 4 bytes a row.
     pub fn streamed_bytes(&self) -> u64 {
-        let kept = |(context, n): (usize, usize)| context - first_visible(context - n, ATTN.window);
         match (self.op, self.matrix()) {
             (_, Some((outs, cols))) => match self.quantised {
                 Some(WeightFormat::Q8) => (outs * cols * 33 / 32 + 4 * outs) as u64,
                 Some(WeightFormat::Q4) => (outs * cols * 9 / 16 + 4 * outs) as u64,
                 _ => 2 * (outs * cols) as u64,
             },
-            (Op::Decode(_) | Op::Prefill(_), _) => {
-                let n_keys: usize = self.sequences().into_iter().map(kept).sum();
-                2 * 2 * (n_keys * ATTN.kv_dim()) as u64
-            }
-            _ => 0,
+            _ => (self.n_keys() * self.kv_format().token_bytes(ATTN)) as u64,
         }
     }
 
@@ -142,7 +151,7 @@ impl Case {
             Op::MatmulSwiglu(outs, cols) => 2 * cols + outs,
             Op::MatmulAdd(outs, cols) => 2 * cols + 2 * 4 * outs,
             Op::MatmulF32(outs, cols) => 2 * cols + 4 * outs,
-            Op::RopeStore => 2 * (2 * ATTN.q_dim() + 5 * ATTN.kv_dim()),
+            Op::RopeStore => 2 * (2 * ATTN.q_dim() + 3 * ATTN.kv_dim()) + self.kv_format().token_bytes(ATTN),
             Op::Decode(_) | Op::Prefill(_) => 2 * 2 * ATTN.q_dim(),
             Op::Swiglu => 2 * 3 * HIDDEN_DIM,
             Op::TakeRows => 2 * 2 * DIM,

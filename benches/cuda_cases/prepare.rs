@@ -11,8 +11,8 @@ use komt_kernels::{
 };
 
 /// Normalised mean squared error of a result in 16 bits: of attention's it is that of two roundings, p's and the result's
-/// (2.8e-6 each in bf16, 4.3e-8 in f16), of a product with quantised weights the weights' and the result's; a factor of two
-/// beyond.
+/// (2.8e-6 each in bf16, 4.3e-8 in f16; p's with a cache in 8 bits up to twice that), of a product with quantised weights the
+/// weights' and the result's; a factor of two beyond.
 fn bound(format: WeightFormat) -> f64 {
     2.0 * 2.0 * if format == WeightFormat::F16 { 4.3e-8 } else { 2.8e-6 }
 }
@@ -56,11 +56,6 @@ impl<A: CudaAct + Number> Device for Cuda<A> {
     fn kv_at(kv: &KvLayer<Self>) -> [u64; 2] {
         [kv.k.ptr(), kv.v.ptr()]
     }
-}
-
-/// The cache beside activations in `format`.
-fn kv_format(format: WeightFormat) -> KvFormat {
-    if format == WeightFormat::F16 { KvFormat::F16 } else { KvFormat::Bf16 }
 }
 
 /// The results of a case; each operation writes one of them.
@@ -174,6 +169,14 @@ fn quant_bytes(layout: QuantLayout) -> Vec<u8> {
 }
 
 impl Case {
+    /// The cache beside activations in `format`.
+    fn kv_beside(&self, format: WeightFormat) -> KvFormat {
+        match self.kv_format() {
+            KvFormat::Bf16 if format == WeightFormat::F16 => KvFormat::F16,
+            other => other,
+        }
+    }
+
     /// The sequences' step, and the slots of a cache that has room for them.
     fn plan(&self) -> (StepPlan, usize) {
         let sequences = self.sequences();
@@ -265,7 +268,7 @@ impl Case {
                 let frequency = |i: usize| 10_000f32.powf(-(2.0 * i as f32) / ATTN.head_dim as f32);
                 let inv_freq: Vec<f32> = (0..ATTN.head_dim / 2).map(frequency).collect();
                 let inv_freq = upload::<B, f32>(b, &inv_freq)?;
-                let mut kv = KvLayer::<B>::alloc(b, n_slots, ATTN, kv_format(format))?;
+                let mut kv = KvLayer::<B>::alloc(b, n_slots, ATTN, self.kv_beside(format))?;
                 Box::new(move |b, outs| b.rope_store(&mut outs.act, &mut kv, &step, &inv_freq, ATTN))
             }
             Op::Swiglu => {
@@ -280,7 +283,7 @@ impl Case {
             _ => {
                 let qkv: Rows<B, B::Act> = rows(b, &noise(5, n * QKV_DIM, format), QKV_DIM)?;
                 let len = n_slots * ATTN.kv_dim();
-                let mut stored = KvBuf::zeroed(n_slots, ATTN, kv_format(format));
+                let mut stored = KvBuf::zeroed(n_slots, ATTN, self.kv_beside(format));
                 let (k, v) = (noise(3, len, format), noise(4, len, format));
                 let tokens = k.chunks_exact(ATTN.kv_dim()).zip(v.chunks_exact(ATTN.kv_dim()));
                 tokens.enumerate().for_each(|(slot, (k, v))| stored.store(slot, k, v));

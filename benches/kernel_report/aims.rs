@@ -135,7 +135,13 @@ pub fn wishes(builds: &[Build], seen: &[Seen]) -> Vec<String> {
     let mut wishes = vec![];
     let shares = builds.iter().flat_map(|build| build.kernels.iter().map(move |one| (build, one)));
     let main = shares.filter_map(|(build, one)| Some((build, one, one.machine.main_loop?.hmma_share())));
-    for name in ["attention_prefill_128", "matmul_skinny_64", "matmul_gemm_q8", "matmul_gemm_q4"] {
+    for name in [
+        "attention_prefill_128",
+        "attention_prefill_q8_128",
+        "matmul_skinny_64",
+        "matmul_gemm_q8",
+        "matmul_gemm_q4",
+    ] {
         let of = main.clone().filter(|(build, one, _)| one.resources.kernel == name && !build.is_f16);
         let of: Vec<String> =
             of.map(|(build, _, share)| format!("{:.1} % on sm_{}", 100.0 * share, build.sm)).collect();

@@ -104,6 +104,11 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new(Op::Swiglu, 8));
     cases.push(Case::new(Op::Prefill(512), 512));
     cases.push(Case::new(Op::Prefill(4096), 128));
+    // With a cache in 8 bits.
+    let cached = [1, 8].map(|rows| [(rows, Op::RopeStore), (rows, Op::Decode(4096))]);
+    let chunks = [(512, Op::Prefill(512)), (128, Op::Prefill(4096))];
+    let q8 = |(rows, op)| Case { quantised: Some(WeightFormat::Q8), ..Case::new(op, rows) };
+    cases.extend(cached.concat().into_iter().chain(chunks).map(q8));
     for format in [WeightFormat::Q8, WeightFormat::Q4] {
         let one_row =
             vec![Op::Embed, qkv, Op::MatmulAdd(4096, 4096), gate_up, down, Op::MatmulF32(32_000, 4096)];

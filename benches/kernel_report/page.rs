@@ -51,8 +51,9 @@ launches.
   rounding to bf16 is 2.8e-6). The tests of results, with all checks of the software GPU on, are in `komt-kernels/tests`.
 
 Shapes are those of Mistral-7B: dim 4096, hidden_dim 14336, 32 query and 8 key heads of 128, vocabulary 32000, window 4096.
-Activations and the cache are bf16, weights too where nothing else is said; q8 and q4 are the project's own formats
-(`komt-kernels/src/quant`), whose scales count as weights. Random weights; what they are does not matter to any count. Of the products only
+Activations are bf16, weights and the cache too where nothing else is said; q8 and q4 are the project's own formats
+(`komt-kernels/src/quant`; of the cache: `komt-kernels/src/kv.rs`), whose scales count as weights, or as keys and values. Random
+weights; what they are does not matter to any count. Of the products only
 one is run at 512 rows, for the time that takes: it shows that each tile of rows asks for every weight once. So does in prefill
 each tile of queries for the keys and values that it sees; less comes from memory, as far as the L2 cache holds them.
 ";

@@ -250,9 +250,12 @@ mod tests {
     #[test]
     fn a_7b_model_in_4_bits_and_4096_tokens_fit_8_gigabytes() {
         #[cfg(feature = "cuda")]
-        assert!(
-            (4.7..5.2).contains(&gigabytes::<komt_kernels::Cuda<half::bf16>>(Weights::Q4, KvFormat::Bf16))
-        );
+        {
+            let cuda = |format| gigabytes::<komt_kernels::Cuda<half::bf16>>(Weights::Q4, format);
+            let (bf16, q8) = (cuda(KvFormat::Bf16), cuda(KvFormat::Q8));
+            assert!((4.7..5.2).contains(&bf16), "{bf16}");
+            assert!((0.25..0.27).contains(&(bf16 - q8)), "{bf16} {q8}"); // 2 x 32 x 4096 x (2048 - 1056) bytes
+        }
         let cpu = gigabytes::<Cpu>;
         let (f32, q8) = (cpu(Weights::Q4, KvFormat::F32), cpu(Weights::Q4, KvFormat::Q8));
         assert!((5.2..5.8).contains(&f32), "{f32}");

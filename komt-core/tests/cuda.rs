@@ -15,11 +15,11 @@ use half::{bf16, f16};
 use komt_core::kernels::cuda::CudaAct;
 use komt_core::kernels::{Cuda, Error as KernelError, Tap};
 use komt_core::{
-    Device, Engine, EngineOptions, Error, Event, GenerateOptions, LoadOptions, Model, SamplingParams, Token,
-    Weights,
+    Device, Engine, EngineOptions, Error, Event, GenerateOptions, KvFormat, LoadOptions, Model,
+    SamplingParams, Token, Weights,
 };
 use komt_softgpu::{DeviceSpec, Fault, Options};
-use logits::{equals_the_cpu, prompt};
+use logits::{equals_the_cpu, equals_the_cpu_with, prompt};
 use std::path::Path;
 use support::*;
 
@@ -59,9 +59,48 @@ fn the_demo_model_equals_the_cpus_across_its_window() {
     equals_the_cpu::<bf16>(&demo(), Weights::Stored, 100, 64);
 }
 
+#[test]
+fn a_cache_in_8_bits_equals_the_cpus_prefilled_decoded_and_rewound() {
+    let q8 = Some(KvFormat::Q8);
+    {
+        let Some(_gpu) = Gpu::open(75) else { return };
+        equals_the_cpu_with::<f16>(&models().join("head64_f16"), Weights::Stored, q8, 40, 24);
+    }
+    for (sm, name) in [(80, "head128"), (90, "head64"), (120, "head96")] {
+        let Some(_gpu) = Gpu::open(sm) else { return };
+        equals_the_cpu_with::<bf16>(&models().join(name), Weights::Stored, q8, 40, 24);
+    }
+    let Some(_gpu) = Gpu::open(80) else { return };
+    equals_the_cpu_with::<bf16>(&demo(), Weights::Stored, q8, 100, 64);
+    equals_the_cpu_with::<bf16>(&models().join("head64"), Weights::Q4, q8, 40, 24);
+}
+
+#[test]
+fn formats_of_the_cache_are_planned_and_others_an_error() {
+    let Some(_gpu) = Gpu::open(80) else { return };
+    let model = on_cuda::<bf16>(&models().join("head128"));
+    let (c, options) = (model.config(), EngineOptions::default().max_context(100));
+    let plan = |options| model.memory_plan(&options).unwrap();
+    let numbers = 2 * (c.n_layers * c.n_kv_heads * c.head_dim) as u64;
+    assert_eq!(plan(options).kv_bytes_per_token, 2 * numbers);
+    assert_eq!(plan(options.kv_format(KvFormat::Bf16)).kv_bytes, plan(options).kv_bytes);
+    let q8 = plan(options.kv_format(KvFormat::Q8));
+    assert_eq!(q8.kv_bytes_per_token, numbers + numbers / c.head_dim as u64 * 4);
+    for format in [KvFormat::F32, KvFormat::F16] {
+        let error = Engine::new(&model, options.kv_format(format)).unwrap_err().to_string();
+        assert!(error.contains(&format!("{format}")) && error.contains("bf16, q8"), "{error}");
+        eprintln!("{error}");
+    }
+}
+
 /// Tokens with log-probabilities of several prompts in one engine.
 fn generated(model: &Model, n_new: usize) -> Vec<Token> {
-    let options = EngineOptions::default().max_context(120).max_seqs(4).max_step_tokens(64);
+    generated_with(model, n_new, KvFormat::Bf16)
+}
+
+fn generated_with(model: &Model, n_new: usize, kv_format: KvFormat) -> Vec<Token> {
+    let options =
+        EngineOptions::default().max_context(120).max_seqs(4).max_step_tokens(64).kv_format(kv_format);
     let mut engine = Engine::new(model, options).unwrap();
     let how = GenerateOptions::default().max_new_tokens(n_new).ignore_eos(true).logprobs(4);
     for n_prompt in [3, 20, 70] {
@@ -87,14 +126,16 @@ fn a_replayed_step_has_the_bits_of_an_eager_one_and_runs_repeat() {
     // A tap never records.
     let eager = Tap::new(cuda.clone(), |_| Ok(()));
     let eager = Model::load_on(eager, &dir, LoadOptions::default()).unwrap();
-    let expected = generated(&eager, 30);
-    assert_eq!(expected.len(), 90);
-    for run in 0..2 {
-        assert_eq!(generated(&replayed, 30), expected, "run {run}");
+    for (turns, format) in [KvFormat::Bf16, KvFormat::Q8].into_iter().enumerate() {
+        let expected = generated_with(&eager, 30, format);
+        assert_eq!(expected.len(), 90);
+        for run in 0..2 {
+            assert_eq!(generated_with(&replayed, 30, format), expected, "{format}, run {run}");
+        }
+        let counts = cuda.counts();
+        eprintln!("{format}: {counts:?}");
+        assert!(counts.recordings > turns as u64 && counts.replays >= 40 * (turns as u64 + 1), "{counts:?}");
     }
-    let counts = cuda.counts();
-    eprintln!("{counts:?}");
-    assert!(counts.recordings >= 1 && counts.replays >= 40, "{counts:?}");
 }
 
 #[test]

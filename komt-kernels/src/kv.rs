@@ -106,6 +106,21 @@ impl<S> KvBuf<S> {
     }
 }
 
+/// Where the scales are, for the launches of kernels; zeros but for q8.
+#[cfg(feature = "cuda")]
+impl KvBuf<crate::cuda::CudaBuf<u32>> {
+    pub(crate) fn scale_ptrs(&self) -> [u64; 2] {
+        let at = 4 * self.scales_at() as u64;
+        if self.format == KvFormat::Q8 { [self.k.ptr() + at, self.v.ptr() + at] } else { [0, 0] }
+    }
+}
+
+/// The format of a GPU's activations.
+#[cfg(feature = "cuda")]
+pub(crate) fn native<A: crate::cuda::CudaAct>() -> KvFormat {
+    if A::IS_F16 { KvFormat::F16 } else { KvFormat::Bf16 }
+}
+
 /// Words of the numbers, 16-byte aligned at their end.
 fn number_words(n_slots: usize, kv_dim: usize, format: KvFormat) -> usize {
     (n_slots * kv_dim * format.number_bytes()).div_ceil(16) * 4

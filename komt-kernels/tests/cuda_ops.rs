@@ -230,6 +230,37 @@ fn rope_store_by_eye() {
     assert_eq!(t.download(&qkv.cuda), expected);
 }
 
+/// Rows are read and written once whatever the cache's format, and numbers of 8 bits 8 bytes at a time.
+#[test]
+fn rope_store_in_8_bits_moves_its_rows_once() {
+    let Some(gpu) = Gpu::open(80) else { return };
+    let Some(soft) = &gpu.soft else { return };
+    soft.options(&Options { record_launches: true, ..Options::default() });
+    let mut t = gpu.twin::<bf16>();
+    let attn = AttnShape { n_heads: 32, n_kv_heads: 8, head_dim: 128, window: None };
+    let (q_dim, kv_dim, freqs) = (attn.q_dim(), attn.kv_dim(), t.vector(&inv_freq(128)));
+    for n in [2, 100] {
+        let plan = plan(n, &[]);
+        let step = t.step(&plan, capacity(&plan));
+        let mut qkv = t.acts(n, q_dim + 2 * kv_dim, &normal(4, n * (q_dim + 2 * kv_dim)));
+        let zeros = vec![0.0; n * kv_dim];
+        let mut kv = t.kv(attn, KvFormat::Q8, &zeros, &zeros);
+        soft.take_launches();
+        t.cuda.rope_store(&mut qkv.cuda, &mut kv.cuda, &step.cuda, &freqs.cuda, attn).unwrap();
+        t.download(&qkv.cuda);
+        let launches = soft.take_launches();
+        let [launch] = &launches[..] else { panic!("{} launches", launches.len()) };
+        let counters = &launch.counters;
+        assert_eq!(launch.kernel, "rope_store_q8");
+        let stored = n * ((q_dim + kv_dim) * 2 + KvFormat::Q8.token_bytes(attn));
+        assert_eq!(counters.global_store_bytes_requested, stored as u64);
+        let threads = u64::from(launch.grid.iter().product::<u32>() * launch.block.iter().product::<u32>());
+        let beside = counters.global_load_bytes_requested - (n * (q_dim + 2 * kv_dim) * 2) as u64;
+        assert!(beside <= 12 * threads, "loads {beside} bytes beside its rows");
+        assert_eq!(counters.bank_conflicts(), 0);
+    }
+}
+
 /// A decode step of Mistral 7B's shapes: what each small operation asks of memory, and no bank conflicts.
 #[test]
 fn small_operations_move_their_rows_once() {

@@ -40,9 +40,9 @@ impl<A: CudaAct> Backend for Rounded<A> {
     type Act = f32;
     type Weight = CpuWeight;
 
-    /// The cache in f32 holds what is rounded to `A` before.
+    /// The cache holds what is rounded to `A` before.
     fn kv_formats(&self) -> &'static [KvFormat] {
-        &[KvFormat::F32]
+        &[KvFormat::F32, KvFormat::Q8]
     }
     fn device_name(&self) -> String {
         format!("{} in {}", self.cpu.device_name(), std::any::type_name::<A>())
@@ -101,14 +101,15 @@ impl<A: CudaAct> Backend for Rounded<A> {
         attn: AttnShape,
     ) -> Result<()> {
         self.cpu.rope_store(qkv, kv, step, inv_freq, attn)?;
-        // What was there is rounded already; only the slots of this step change.
-        for &slot in step.slots().iter().filter(|&&slot| slot != komt_core::cache::PAD_SLOT) {
-            let [mut k, mut v] = kv.load(slot as usize);
-            Self::round(&mut k);
-            Self::round(&mut v);
-            kv.store(slot as usize, &k, &v);
+        Self::done(qkv)?;
+        // Stored again, rounded before.
+        for (row, &slot) in qkv.buf.chunks_exact(qkv.cols).zip(step.slots()) {
+            if slot != komt_core::cache::PAD_SLOT {
+                let (k, v) = row[attn.q_dim()..].split_at(attn.kv_dim());
+                kv.store(slot as usize, k, v);
+            }
         }
-        Self::done(qkv)
+        Ok(())
     }
     fn attention(
         &mut self,

@@ -30,7 +30,7 @@ impl<A: CudaAct> Backend for Cuda<A> {
     }
 
     fn kv_formats(&self) -> &'static [KvFormat] {
-        if A::IS_F16 { &[KvFormat::F16] } else { &[KvFormat::Bf16] }
+        if A::IS_F16 { &[KvFormat::F16, KvFormat::Q8] } else { &[KvFormat::Bf16, KvFormat::Q8] }
     }
 
     fn check_shape(&self, attn: AttnShape, widths: &[(&'static str, usize)]) -> Result<()> {

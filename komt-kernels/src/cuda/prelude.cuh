@@ -102,6 +102,29 @@ DEVICE uint4 pack8(const float (&f)[8]) {
     return make_uint4(pack2(f[0], f[1]), pack2(f[2], f[3]), pack2(f[4], f[5]), pack2(f[6], f[7]));
 }
 
+// Numbers 0 and 2 of four signed 8-bit numbers, exactly. f16: 1024 + (b + 128) is made of bits, and 1152 taken off; bf16 has 8 bits:
+// 128 + (b mod 128) likewise, less 128 or, below zero, 256. lop3 takes one constant of its own only, the mask; the others stay in
+// registers when the assembler does not know that blockDim.y is 1.
+DEVICE u32 even_a(u32 four) {
+#if KOMT_F16
+    u32 pair;
+    asm("sub.f16x2 %0, %1, %2;" : "=r"(pair) : "r"((four & 0x00ff00ffu) ^ 0x64806480u * blockDim.y), "r"(0x64806480u));
+    return pair;
+#else
+    const u32 base = 0x43004300u * blockDim.y;
+    return fma2((four & 0x00800080u) | base, 0xbf80bf80u, (four & 0x007f007fu) | base);
+#endif
+}
+
+// Numbers 1 and 3.
+DEVICE u32 odd_a(u32 four) { return even_a(four >> 8); }
+
+// Eight numbers in the order of two words of 8 bits that become pairs: (0, 2), (1, 3), (4, 6), (5, 7).
+DEVICE uint4 in_word_order(uint4 v) {
+    return make_uint4(__byte_perm(v.x, v.y, 0x5410), __byte_perm(v.x, v.y, 0x7632), __byte_perm(v.z, v.w, 0x5410),
+                      __byte_perm(v.z, v.w, 0x7632));
+}
+
 // g / (1 + e^-g). Relative error about 2^-21 + |g| 2^-24 (ex2.approx and div.approx: 2 ulp each, and the product with
 // log2 e): a thousandth of an A's rounding for |g| < 10; below that e^-g dominates and the result is tiny.
 DEVICE float silu(float g) {

@@ -204,8 +204,8 @@ impl<A: CudaAct> Twin<A> {
     }
 
     /// The formats of its cache.
-    pub fn kv_formats() -> [KvFormat; 1] {
-        [if A::IS_F16 { KvFormat::F16 } else { KvFormat::Bf16 }]
+    pub fn kv_formats() -> [KvFormat; 2] {
+        [if A::IS_F16 { KvFormat::F16 } else { KvFormat::Bf16 }, KvFormat::Q8]
     }
 
     /// A cache for `k` and `v`, `[n_slots, kv_dim]` each.

@@ -1,15 +1,16 @@
-//! `attention` on CUDA: sequences with one row by `decode.cu`, the others by `prefill.cu`.
+//! `attention` on CUDA: sequences with one row by `decode.cuh`, the others by `prefill.cuh`.
 
 use super::check;
 use crate::cuda::{Cuda, CudaAct, Grid, KernelSpec, Params, Source};
-use crate::{AttnShape, KvLayer, Result, Rows, Step};
+use crate::kv::native;
+use crate::{AttnShape, KvFormat, KvLayer, Result, Rows, Step};
 use komt_cache::PAGE;
 
 /// The kernels.
 pub(crate) const SOURCES: &[Source] = &[
     Source {
         name: "attention/decode.cu",
-        text: include_str!("decode.cu"),
+        text: concat!(include_str!("decode.cuh"), include_str!("decode.cu")),
         kernels: &[
             KernelSpec { name: "attention_decode_64", max_shared_bytes: 0 },
             KernelSpec { name: "attention_decode_96", max_shared_bytes: 0 },
@@ -20,21 +21,39 @@ pub(crate) const SOURCES: &[Source] = &[
         ],
     },
     Source {
+        name: "attention/decode_q8.cu",
+        text: concat!(include_str!("decode.cuh"), include_str!("decode_q8.cu")),
+        kernels: &[
+            KernelSpec { name: "attention_decode_q8_64", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_decode_q8_96", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_decode_q8_128", max_shared_bytes: 0 },
+        ],
+    },
+    Source {
         name: "attention/prefill.cu",
-        text: include_str!("prefill.cu"),
+        text: concat!(include_str!("prefill.cuh"), include_str!("prefill.cu")),
         kernels: &[
             KernelSpec { name: "attention_prefill_64", max_shared_bytes: 0 },
             KernelSpec { name: "attention_prefill_96", max_shared_bytes: 0 },
             KernelSpec { name: "attention_prefill_128", max_shared_bytes: 0 },
         ],
     },
+    Source {
+        name: "attention/prefill_q8.cu",
+        text: concat!(include_str!("prefill.cuh"), include_str!("prefill_q8.cu")),
+        kernels: &[
+            KernelSpec { name: "attention_prefill_q8_64", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_prefill_q8_96", max_shared_bytes: 0 },
+            KernelSpec { name: "attention_prefill_q8_128", max_shared_bytes: 0 },
+        ],
+    },
 ];
 
-/// Query heads of a decode block, and pages that a split has at least; the same numbers in decode.cu.
+/// Query heads of a decode block, and pages that a split has at least; the same numbers in decode.cuh.
 const DECODE_HEADS: usize = 8;
 const MIN_PAGES: usize = 8;
 
-/// Rows (token, head of the group) of a prefill tile; the same number in prefill.cu.
+/// Rows (token, head of the group) of a prefill tile; the same number in prefill.cuh.
 const PREFILL_ROWS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +63,8 @@ struct AttentionDecodeParams {
     qkv: u64,
     k: u64,
     v: u64,
+    k_scales: u64,
+    v_scales: u64,
     positions: u64,
     slots: u64,
     q_start: u64,
@@ -58,8 +79,8 @@ struct AttentionDecodeParams {
     scale: f32,
     padding: u32,
 }
-const _: () = assert!(size_of::<AttentionDecodeParams>() == 104);
-// SAFETY: as in decode.cu; `run` has compared the buffers' shapes, `n_splits` the workspace's size, and a plan's pages are the
+const _: () = assert!(size_of::<AttentionDecodeParams>() == 120);
+// SAFETY: as in decode.cuh; `run` has compared the buffers' shapes, `n_splits` the workspace's size, and a plan's pages are the
 // cache's.
 unsafe impl Params for AttentionDecodeParams {}
 
@@ -70,6 +91,8 @@ struct AttentionPrefillParams {
     qkv: u64,
     k: u64,
     v: u64,
+    k_scales: u64,
+    v_scales: u64,
     positions: u64,
     q_start: u64,
     pages: u64,
@@ -80,13 +103,16 @@ struct AttentionPrefillParams {
     n_kv_heads: u32,
     scale: f32,
 }
-const _: () = assert!(size_of::<AttentionPrefillParams>() == 80);
-// SAFETY: as in prefill.cu; `run` has compared the buffers' shapes, and a plan's pages are the cache's.
+const _: () = assert!(size_of::<AttentionPrefillParams>() == 96);
+// SAFETY: as in prefill.cuh; `run` has compared the buffers' shapes, and a plan's pages are the cache's.
 unsafe impl Params for AttentionPrefillParams {}
 
 /// The kernels for a width of heads: decode, combine, prefill.
-fn kernels(attn: AttnShape) -> [&'static str; 3] {
+fn kernels(attn: AttnShape, is_q8: bool) -> [&'static str; 3] {
     match attn.head_dim {
+        64 if is_q8 => ["attention_decode_q8_64", "attention_combine_64", "attention_prefill_q8_64"],
+        96 if is_q8 => ["attention_decode_q8_96", "attention_combine_96", "attention_prefill_q8_96"],
+        128 if is_q8 => ["attention_decode_q8_128", "attention_combine_128", "attention_prefill_q8_128"],
         64 => ["attention_decode_64", "attention_combine_64", "attention_prefill_64"],
         96 => ["attention_decode_96", "attention_combine_96", "attention_prefill_96"],
         128 => ["attention_decode_128", "attention_combine_128", "attention_prefill_128"],
@@ -127,7 +153,9 @@ pub(crate) fn run<A: CudaAct>(
     check(out, qkv, kv, step, attn);
     assert!(attn.window != Some(0) && attn.group() <= PREFILL_ROWS, "attention: {attn:?}");
     let dims = step.dims;
-    let buffers = [out.buf.ptr(), qkv.buf.ptr(), kv.k.ptr(), kv.v.ptr()];
+    assert!([native::<A>(), KvFormat::Q8].contains(&kv.format), "attention: a cache in {}", kv.format);
+    let [k_scales, v_scales] = kv.scale_ptrs();
+    let buffers = [out.buf.ptr(), qkv.buf.ptr(), kv.k.ptr(), kv.v.ptr(), k_scales, v_scales];
     // A step of one sequence with several rows has no sequence with one.
     if dims.n_seqs == dims.n_tokens || dims.n_seqs > 1 {
         decode(cuda, buffers, step, attn)?;
@@ -145,14 +173,14 @@ fn scale(attn: AttnShape) -> f32 {
     std::f32::consts::LOG2_E / (attn.head_dim as f32).sqrt()
 }
 
-/// Attention of the sequences with one row. `buffers`: out, qkv, k, v.
+/// Attention of the sequences with one row. `buffers`: out, qkv, k, v, and the scales of q8.
 fn decode<A: CudaAct>(
     cuda: &mut Cuda<A>,
-    [out, qkv, k, v]: [u64; 4],
+    [out, qkv, k, v, k_scales, v_scales]: [u64; 6],
     step: &Step<Cuda<A>>,
     attn: AttnShape,
 ) -> Result<()> {
-    let [decode, combine, _] = kernels(attn);
+    let [decode, combine, _] = kernels(attn, k_scales != 0);
     let (n_seqs, table_len) = (step.dims.n_seqs, step.capacity.table_len);
     let (partials, workspace_bytes) = cuda.workspace();
     let n_splits = n_splits(attn, n_seqs, table_len, cuda.sm_count() as usize, workspace_bytes) as u32;
@@ -161,6 +189,8 @@ fn decode<A: CudaAct>(
         qkv,
         k,
         v,
+        k_scales,
+        v_scales,
         positions: step.positions_ptr(),
         slots: step.slots_ptr(),
         q_start: step.q_start_ptr(),
@@ -188,16 +218,18 @@ fn decode<A: CudaAct>(
 /// Attention of the sequences with several rows. `buffers` as above.
 fn prefill<A: CudaAct>(
     cuda: &mut Cuda<A>,
-    [out, qkv, k, v]: [u64; 4],
+    [out, qkv, k, v, k_scales, v_scales]: [u64; 6],
     step: &Step<Cuda<A>>,
     attn: AttnShape,
 ) -> Result<()> {
-    let [_, _, prefill] = kernels(attn);
+    let [_, _, prefill] = kernels(attn, k_scales != 0);
     let params = AttentionPrefillParams {
         out,
         qkv,
         k,
         v,
+        k_scales,
+        v_scales,
         positions: step.positions_ptr(),
         q_start: step.q_start_ptr(),
         pages: step.pages_ptr(),

@@ -15,14 +15,16 @@ struct RopeStoreParams {
     const float *inv_freq;
     const u32 *positions; // [n_tokens]
     const u32 *slots;     // [n_tokens]
+    float *k_scales;      // of q8: [n_pages, n_kv_heads, PAGE]
+    float *v_scales;
     u32 n_heads;
     u32 n_kv_heads;
     u32 head_dim;
     u32 padding;
 };
-static_assert(sizeof(RopeStoreParams) == 64, "RopeStoreParams");
+static_assert(sizeof(RopeStoreParams) == 80, "RopeStoreParams");
 
-constexpr u32 PAD_SLOT = ~0u;
+constexpr u32 PAGE = 16, PAD_SLOT = ~0u;
 constexpr u32 THREADS = 128;
 
 // Sine and cosine of 0 <= x <= 2^20, absolute error below 2^-23. (sincosf is as exact, but takes a slow path through local
@@ -61,17 +63,38 @@ DEVICE u32 place(u32 i) {
     return (i & 4) / 4 * SECOND + i / 8 * 4 + i % 4;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStoreParams p) {
-    __shared__ __align__(16) float turn[2 * SINES]; // cosines, sines
-    const u32 r = blockIdx.x, half = p.head_dim / 2, pieces = half / 8;
-    const u32 q_dim = p.n_heads * p.head_dim, kv_dim = p.n_kv_heads * p.head_dim;
-    if (threadIdx.x < half) {
+// The cosines and sines of row r.
+DEVICE void make_turn(float (&turn)[2 * SINES], const RopeStoreParams &p, u32 r) {
+    if (threadIdx.x < p.head_dim / 2) {
         float sin, cos;
         sin_cos(float(p.positions[r]) * p.inv_freq[threadIdx.x], sin, cos);
         turn[place(threadIdx.x)] = cos;
         turn[place(threadIdx.x) + SINES] = sin;
     }
     __syncthreads();
+}
+
+// Numbers 8 piece .. of both halves of a head, turned.
+DEVICE void rotate(float (&a)[8], float (&b)[8], const float (&turn)[2 * SINES], u32 piece) {
+#pragma unroll
+    for (u32 i = 0; i < 8; i += 4) {
+        const float4 c4 = *reinterpret_cast<const float4 *>(turn + i / 4 * SECOND + piece * 4);
+        const float4 s4 = *reinterpret_cast<const float4 *>(turn + SINES + i / 4 * SECOND + piece * 4);
+        const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            const float first = a[i + j], second = b[i + j];
+            a[i + j] = first * c[j] - second * s[j];
+            b[i + j] = second * c[j] + first * s[j];
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStoreParams p) {
+    __shared__ __align__(16) float turn[2 * SINES]; // cosines, sines
+    const u32 r = blockIdx.x, half = p.head_dim / 2, pieces = half / 8;
+    const u32 q_dim = p.n_heads * p.head_dim, kv_dim = p.n_kv_heads * p.head_dim;
+    make_turn(turn, p, r);
 
     A *row = p.qkv + u64(r) * (q_dim + 2 * kv_dim);
     const u32 slot = p.slots[r];
@@ -89,21 +112,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStore
         }
         const u32 head = item / pieces, piece = item % pieces;
         A *at = row + head * p.head_dim + piece * 8;
-        float a[8], b[8], turned_a[8], turned_b[8];
+        float a[8], b[8];
         unpack8(a, *reinterpret_cast<const uint4 *>(at));
         unpack8(b, *reinterpret_cast<const uint4 *>(at + half));
-#pragma unroll
-        for (u32 i = 0; i < 8; i += 4) {
-            const float4 c4 = *reinterpret_cast<const float4 *>(turn + i / 4 * SECOND + piece * 4);
-            const float4 s4 = *reinterpret_cast<const float4 *>(turn + SINES + i / 4 * SECOND + piece * 4);
-            const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-                turned_a[i + j] = a[i + j] * c[j] - b[i + j] * s[j];
-                turned_b[i + j] = b[i + j] * c[j] + a[i + j] * s[j];
-            }
-        }
-        const uint4 first = pack8(turned_a), second = pack8(turned_b);
+        rotate(a, b, turn, piece);
+        const uint4 first = pack8(a), second = pack8(b);
         *reinterpret_cast<uint4 *>(at) = first;
         *reinterpret_cast<uint4 *>(at + half) = second;
         if (store && head >= p.n_heads) {
@@ -111,5 +124,61 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(const RopeStore
             *reinterpret_cast<uint4 *>(to) = first;
             *reinterpret_cast<uint4 *>(to + half) = second;
         }
+    }
+}
+
+// Eight numbers times `inverse`, rounded to 8 bits: ties to even.
+DEVICE uint2 round8(const float (&f)[8], float inverse) {
+    u32 words[2] = {0, 0};
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) words[i / 4] |= (u32(__float2int_rn(f[i] * inverse)) & 0xff) << i % 4 * 8;
+    return make_uint2(words[0], words[1]);
+}
+
+// The same with a cache in 8 bits (kv.rs): what a row holds afterwards, in A, is what is rounded. Mapping: eight lanes a head, of q, k
+// and v alike, of which head_dim / 16 have 16 numbers each; heads go round the warps of the row's blocks.
+extern "C" __global__ void __launch_bounds__(THREADS) rope_store_q8(const RopeStoreParams p) {
+    __shared__ __align__(16) float turn[2 * SINES]; // cosines, sines
+    const u32 r = blockIdx.x, half = p.head_dim / 2, pieces = half / 8;
+    const u32 heads = p.n_heads + 2 * p.n_kv_heads, kv_dim = p.n_kv_heads * p.head_dim;
+    make_turn(turn, p, r);
+
+    A *row = p.qkv + u64(r) * heads * p.head_dim;
+    const u32 slot = p.slots[r], piece = threadIdx.x % 8;
+    for (u32 first = (blockIdx.y * THREADS + threadIdx.x) / 32 * 4; first < heads; first += gridDim.y * THREADS / 8) {
+        const u32 head = first + threadIdx.x / 8 % 4;
+        const bool active = head < heads && piece < pieces, is_v = head >= p.n_heads + p.n_kv_heads;
+        A *at = row + head * p.head_dim + piece * 8;
+        float a[8] = {}, b[8] = {};
+        if (active) {
+            uint4 low = *reinterpret_cast<const uint4 *>(at), high = *reinterpret_cast<const uint4 *>(at + half);
+            unpack8(a, low);
+            unpack8(b, high);
+            if (!is_v) {
+                rotate(a, b, turn, piece);
+                low = pack8(a), high = pack8(b);
+                *reinterpret_cast<uint4 *>(at) = low;
+                *reinterpret_cast<uint4 *>(at + half) = high;
+                unpack8(a, low);
+                unpack8(b, high);
+            }
+        }
+        // Magnitudes are ordered as their bits are, NaN above infinity.
+        u32 largest = 0;
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            largest = max(largest, max(__float_as_uint(a[i]) & 0x7fffffffu, __float_as_uint(b[i]) & 0x7fffffffu));
+        }
+#pragma unroll
+        for (u32 lanes = 1; lanes < 8; lanes *= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, lanes));
+        if (!active || head < p.n_heads || slot == PAD_SLOT) continue;
+        const float most = __uint_as_float(largest);
+        const float inverse = most >= 127.0f * 1.17549435e-38f ? __fdiv_rn(127.0f, most) : 0.0f;
+        const u32 kv_head = head - p.n_heads - (is_v ? p.n_kv_heads : 0);
+        u8 *to = reinterpret_cast<u8 *>(is_v ? p.v : p.k) + u64(slot) * kv_dim + kv_head * p.head_dim + piece * 8;
+        *reinterpret_cast<uint2 *>(to) = round8(a, inverse);
+        *reinterpret_cast<uint2 *>(to + half) = round8(b, inverse);
+        float *scales = is_v ? p.v_scales : p.k_scales;
+        if (piece == 0) scales[(u64(slot / PAGE) * p.n_kv_heads + kv_head) * PAGE + slot % PAGE] = most * (1.0f / 127.0f);
     }
 }
