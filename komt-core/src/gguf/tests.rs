@@ -90,10 +90,12 @@ fn the_tiny_file_is_right_in_both_versions() {
     assert_eq!(load(file.path()).unwrap().config().vocab_size, 4);
 }
 
+type Damage = Box<dyn FnOnce(&mut File)>;
+
 #[test]
 fn damaged_containers_are_named() {
     let second = "blk.0.attn_norm.weight";
-    let cases: Vec<(Box<dyn FnOnce(&mut File)>, &str)> = vec![
+    let cases: Vec<(Damage, &str)> = vec![
         (Box::new(|f| f.version = 1), "version: expected 2 or 3, found 1"),
         (Box::new(|f| f.version = 3 << 24), "a big-endian file"),
         (Box::new(|f| f.n_tensors = Some(u64::MAX)), "number of tensors: expected"),
