@@ -17,8 +17,8 @@ read a buffer of 1 GiB, before or after that row.
 
 Made by (in `benches/peers`; what is needed stands in its README):
 ```sh
-cargo run --release -- run all
-cargo run --release -- page > ../../docs/performance.md
+cargo run --release -- --layers 8 run all
+cargo run --release -- --layers 8 page > ../../docs/performance.md
 ```
 ";
 
