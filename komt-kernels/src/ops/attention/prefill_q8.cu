@@ -100,8 +100,11 @@ template <u32 HEAD_DIM> DEVICE void attention_prefill(const AttentionPrefillPara
     rows.finish(p, queries, k_tile, 1.0f / V_FACTOR, in_word_order);
 }
 
+// As PREFILL_BOUNDS, but for sm_100: there registers are missing for three blocks.
+#define PREFILL_Q8_BOUNDS(HEAD_DIM) __launch_bounds__(THREADS, HEAD_DIM == 64 && KOMT_SM != 100 ? 3 : 2)
+
 #define INSTANCE(HEAD_DIM)                                                                                                \
-    extern "C" __global__ void PREFILL_BOUNDS(HEAD_DIM) attention_prefill_q8_##HEAD_DIM(const AttentionPrefillParams p) { \
+    extern "C" __global__ void PREFILL_Q8_BOUNDS(HEAD_DIM) attention_prefill_q8_##HEAD_DIM(const AttentionPrefillParams p) { \
         attention_prefill<HEAD_DIM>(p);                                                                                   \
     }
 INSTANCE(64)
