@@ -24,7 +24,7 @@ mod flags {
     #[derive(Debug, Clone, Args)]
     #[command(next_help_heading = "Model")]
     pub struct ModelArgs {
-        /// A model in a Hugging Face directory [default: the demo model of the repository]
+        /// A model: a Hugging Face directory, one of the example quantize, or a GGUF file [default: the demo model of the repository]
         #[arg(long, value_name = "DIR")]
         pub model: Option<PathBuf>,
         /// A model of the Hugging Face hub, through its cache (only if built with `--features hub`)

@@ -54,8 +54,8 @@ const CONFIG: &str = "config.json";
 /// Hugging Face directory.
 ///
 /// # Errors
-/// Those of [`Model::load`](crate::Model::load); [`Error::Option`] for [`Weights::Stored`], and where there is a model that may
-/// not be overwritten; [`Error::File`] when the disk is full, for example. What was written is then removed.
+/// Those of [`Model::load`](crate::Model::load); [`Error::Option`] for [`Weights::Stored`], for a GGUF file, and where there is a
+/// model that may not be overwritten; [`Error::File`] when the disk is full, for example. What was written is then removed.
 pub fn convert(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
@@ -66,6 +66,10 @@ pub fn convert(
     if options.weights == Weights::Stored {
         let expected = "`bf16`, `q8` or `q4`".into();
         return Err(Error::Option { name: "weights", expected, found: "`stored`".into() });
+    }
+    if from.is_file() {
+        let expected = "a directory (a GGUF file is quantised while it is loaded)".into();
+        return Err(Error::Option { name: "the model", expected, found: from.display().to_string() });
     }
     let ModelFiles { config, tensors, .. } = ModelFiles::open(from)?;
     let host = Cpu::with(options.cpu())?;
@@ -82,12 +86,34 @@ pub fn convert(
     let file = File::create(&partial.0).map_err(error(&partial.0))?;
     let mut write = Writing { path: &partial.0, file: BufWriter::new(file) };
     let file_bytes = write.all(&plan, &*tensors, &host, &mut options)?;
-    let path = to.join(SINGLE);
-    std::fs::rename(&partial.0, &path).map_err(error(&path))?;
+    // Whatever may fail for want of room is written before anything gets its name, and by no copy: what has a name may be a
+    // link to the source's own file.
+    let mut copies = vec![];
     for name in COPIED {
         let (source, path) = (from.join(name), to.join(name));
         if source.exists() {
-            std::fs::copy(&source, &path).map_err(error(&path))?;
+            let bytes = std::fs::read(&source).map_err(error(&source))?;
+            let partial = Partial(to.join(format!(".{name}.partial")));
+            std::fs::write(&partial.0, bytes).map_err(error(&partial.0))?;
+            copies.push((path, Some(partial)));
+        } else {
+            copies.push((path, None));
+        }
+    }
+    let remove = |path: &Path| match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(error(path)(source)),
+        _ => Ok(()),
+    };
+    let path = to.join(SINGLE);
+    if overwrite {
+        remove(&to.join(CONFIG))?;
+    }
+    std::fs::rename(&partial.0, &path).map_err(error(&path))?;
+    for (path, copy) in copies {
+        match copy {
+            Some(copy) => std::fs::rename(&copy.0, &path).map_err(error(&path))?,
+            None if overwrite => remove(&path)?, // the other model's
+            None => {}
         }
     }
     Ok(Converted { n_weights: plan.n_weights(), matrices_bytes: plan.matrices_bytes(), file_bytes })
@@ -103,11 +129,10 @@ fn may_be_written(from: &Path, to: &Path, overwrite: bool) -> Result<()> {
         return wrong("another than the model's own", format!("{}", to.display()));
     }
     // An index would not be read beside the new file, but its shards would lie there for nothing.
-    match [SINGLE, INDEX, CONFIG].map(|name| to.join(name)).into_iter().find(|path| path.exists()) {
-        Some(path) if !overwrite || path.ends_with(INDEX) => {
-            wrong("one without a model", format!("{}", path.display()))
-        }
-        _ => Ok(()),
+    let there = [SINGLE, INDEX, CONFIG].map(|name| to.join(name)).into_iter().filter(|path| path.exists());
+    match there.into_iter().find(|path| !overwrite || path.ends_with(INDEX)) {
+        Some(path) => wrong("one without a model", format!("{}", path.display())),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! This crate is where applications start. (In many workspaces `-core` is the bottom; here it is the top: below it are
 //! `komt-kernels`, `komt-cache`, `komt-tokenize` and `komt-sample`.)
 //!
-//! * [`Model`] loads a Hugging Face directory.
+//! * [`Model`] loads a Hugging Face directory or a GGUF file.
 //! * [`Session`] is a conversation: an iterator over tokens. Several share one [`SharedEngine`].
 //! * [`Engine`] is underneath: `submit`, `step`, `cancel`, for front ends that batch many requests.
 //! * [`Embedder`] makes vectors of texts, [`Scorer`] tells how likely texts are.

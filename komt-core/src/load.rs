@@ -227,8 +227,9 @@ pub(crate) fn plan<B: Backend>(
 
 impl Model {
     /// Loads a Hugging Face directory: `config.json`, `model.safetensors` or a sharded index, and where they are there
-    /// `generation_config.json` and the tokenizer's files. On a CPU weights keep their type (f32, f16 or bf16); on a GPU
-    /// they are 16 bits wide.
+    /// `generation_config.json` and the tokenizer's files; a directory that [`convert`](crate::convert) wrote; or a GGUF file.
+    /// Unless [`LoadOptions::weights`] says otherwise weights keep their type on a CPU (f32, f16, bf16, q8 or q4), and on a GPU
+    /// those of more than 8 bits are 16 bits wide.
     ///
     /// The files are memory-mapped and must not be changed while they are read.
     ///

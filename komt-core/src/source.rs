@@ -23,7 +23,7 @@ pub(crate) struct ModelFiles {
 impl ModelFiles {
     /// Opens a Hugging Face directory or a GGUF file.
     pub fn open(path: &Path) -> Result<Self> {
-        let files = if gguf::is_gguf(path) { gguf::open(path)? } else { Self::open_dir(path)? };
+        let files = if path.is_file() { gguf::open(path)? } else { Self::open_dir(path)? };
         files.check_vocabulary()?;
         Ok(files)
     }

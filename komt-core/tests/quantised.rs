@@ -193,6 +193,40 @@ fn directories_are_not_overwritten_by_accident() {
 }
 
 /// A copy of `model` where number `at` of a tensor is `value`.
+/// What the output directory has is replaced, not written into: it may be the source's own files.
+#[test]
+fn nothing_of_another_model_stays_and_nothing_of_the_source_goes() {
+    let out = tempfile::tempdir().unwrap();
+    let own = std::fs::read(demo().join("tokenizer.json")).unwrap();
+    let source = with_config(&demo(), |_| ());
+    std::fs::hard_link(source.path().join("tokenizer.json"), out.path().join("tokenizer.json")).unwrap();
+    convert(source.path(), out.path(), false, exact(Weights::Q4)).unwrap();
+    assert!(std::fs::read(source.path().join("tokenizer.json")).unwrap() == own, "the source's tokenizer");
+    assert!(std::fs::read(out.path().join("tokenizer.json")).unwrap() == own, "the copy");
+    let names = |dir: &Path| -> Vec<_> {
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let template = out.path().join("chat_template.jinja");
+    std::fs::write(&template, "{{ other }}").unwrap();
+    let head64 = models().join("head64");
+    convert(&head64, out.path(), true, exact(Weights::Q8)).unwrap();
+    assert!(!template.exists() && !out.path().join("tokenizer.json").exists(), "{:?}", names(out.path()));
+    assert!(names(out.path()).iter().all(|name| !name.to_string_lossy().contains("partial")));
+    assert_eq!(load(out.path(), Weights::Stored), load(&head64, Weights::Q8));
+}
+
+/// What the other loaders take may be no directory, and is named.
+#[test]
+fn files_that_are_no_models() {
+    let file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    std::fs::write(file.path(), "<html>not found</html>").unwrap();
+    error(Model::load(file.path(), exact(Weights::Stored)), "GGUF");
+    let out = tempfile::tempdir().unwrap();
+    error(convert(file.path(), out.path(), false, exact(Weights::Q4)), "a GGUF file is quantised while");
+}
+
 fn with_number(model: &str, tensor: &str, at: usize, value: &[u8]) -> tempfile::TempDir {
     let dir = with_config(&models().join(model), |_| {});
     let path = dir.path().join("model.safetensors");

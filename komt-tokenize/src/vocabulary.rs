@@ -14,6 +14,10 @@ const WHERE: &str = "vocabulary";
 /// SentencePiece's longest tokens have 16 characters, Llama's runs of blanks 64 bytes; the work goes with the square.
 const MAX_PIECE_BYTES: usize = 1024;
 
+/// The text of all merges: vocabularies of 256,000 tokens have a few MiB. Tokens that are all parts of each other would have
+/// a thousand times their file.
+const MAX_MERGES_BYTES: usize = 64 << 20;
+
 /// What a token is for (the numbers are SentencePiece's, and GGUF's `tokenizer.ggml.token_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -247,7 +251,7 @@ impl Vocabulary {
     /// scores (convert_slow_tokenizer.py, `generate_merges`), pairs of one token in the order of their parts' ids.
     fn merges_by_score(&self, scores: &[f32]) -> Result<Vec<(&str, &str)>> {
         let ids = self.ids();
-        let mut merges = vec![];
+        let (mut merges, mut merged_bytes) = (vec![], 0);
         for (id, token) in self.tokens.iter().enumerate() {
             if matches!(self.kinds[id], TokenKind::Unknown | TokenKind::Control | TokenKind::Byte) {
                 continue;
@@ -260,6 +264,11 @@ impl Vocabulary {
             for (at, _) in token.char_indices().skip(1) {
                 let (left, right) = token.split_at(at);
                 if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
+                    merged_bytes += token.len();
+                    if merged_bytes > MAX_MERGES_BYTES {
+                        let expected = format!("merges of {MAX_MERGES_BYTES} bytes at most");
+                        return Err(invalid(&expected, format!("more, at token {id}")));
+                    }
                     merges.push((scores[id], (l, r), (left, right)));
                 }
             }

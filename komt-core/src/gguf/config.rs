@@ -146,8 +146,12 @@ fn window(fields: &Fields) -> Result<Option<usize>> {
 fn eos(fields: &Fields) -> Result<Vec<u32>> {
     let mut eos = vec![];
     for role in ["eos", "eot", "eom"] {
-        for id in fields.ids(&format!("tokenizer.ggml.{role}_token_id"))? {
-            if !eos.contains(&id) {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        if fields.value(&key).is_some_and(|id| id.as_i64() == Some(-1)) {
+            continue; // no such token, as in the tokenizer
+        }
+        for id in fields.ids(&key)? {
+            if id != u32::MAX && !eos.contains(&id) {
                 eos.push(id);
             }
         }

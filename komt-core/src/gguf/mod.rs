@@ -19,15 +19,7 @@ use komt_kernels::quant::RowSource;
 use memmap2::Mmap;
 use parse::{Header, Info};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Whether `path` is a file that says it is GGUF. (A directory is not, nor what cannot be read.)
-pub(crate) fn is_gguf(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let mut read = || std::fs::File::open(path)?.read_exact(&mut magic);
-    path.is_file() && read().is_ok() && magic == *parse::MAGIC
-}
 
 /// Opens a GGUF file.
 pub(crate) fn open(path: &Path) -> Result<ModelFiles> {

@@ -86,7 +86,6 @@ fn the_tiny_file_is_right_in_both_versions() {
     assert_eq!(message(|file| file.version = 2), "nothing is wrong");
     assert_eq!(message(|file| file.set("tokenizer.ggml.model", text("no_vocab"))), "nothing is wrong");
     let file = written(&File::tiny());
-    assert!(is_gguf(file.path()) && !is_gguf(&root()));
     assert_eq!(load(file.path()).unwrap().config().vocab_size, 4);
 }
 
