@@ -260,22 +260,27 @@ fn check_revision(revision: &str) -> std::result::Result<(), String> {
     Err(format!("expected a branch, tag or commit as revision, found `{}`", transfer::short(revision)))
 }
 
-/// Makes `link` show the blob. A relative link, so that the cache can be moved as a whole.
+/// Makes `link` show the blob, in one step: another process may be reading it. A relative link, so that the cache can
+/// be moved as a whole.
 fn point(link: &Path, blob: &Path, etag: &str) -> std::io::Result<()> {
-    match fs::remove_file(link) {
+    let mut new = link.as_os_str().to_owned();
+    new.push(".komt-part");
+    let new = PathBuf::from(new);
+    match fs::remove_file(&new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {} // there was none, or one whose blob was deleted
+        _ => {} // there was none, or one of a process that was stopped
     }
     #[cfg(unix)]
     {
         let _ = blob;
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), link)
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), &new)?;
     }
     #[cfg(not(unix))]
     {
         let _ = etag;
-        fs::hard_link(blob, link) // symbolic links need a privilege on Windows
+        fs::hard_link(blob, &new)?; // symbolic links need a privilege on Windows
     }
+    fs::rename(new, link)
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> String {
