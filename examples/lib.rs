@@ -153,10 +153,19 @@ impl ModelArgs {
     /// # Errors
     /// As [`ModelArgs::load`]; CUDA was asked for.
     pub fn load_on<B: Backend + Clone + Sync>(&self, backend: B) -> Result<Model> {
-        if let Device::Cuda(_) = self.device {
-            return Err("--device cuda: this example runs on the CPU only".into());
-        }
+        self.cpu_only()?;
         self.load_with(|dir, options| Model::load_on(backend, dir, options))
+    }
+
+    /// For what runs on the CPU only.
+    ///
+    /// # Errors
+    /// CUDA was asked for.
+    pub fn cpu_only(&self) -> Result<()> {
+        match self.device {
+            Device::Cuda(_) => Err("--device cuda: this example runs on the CPU only".into()),
+            _ => Ok(()),
+        }
     }
 
     fn load_with(

@@ -33,6 +33,7 @@ fn run(args: &Args) -> Result<()> {
     if args.model.weights == Weights::Stored {
         return Err("--weights: expected q8, q4 or bf16".into());
     }
+    args.model.cpu_only()?;
     let start = Instant::now();
     let written = args.model.with_files(|dir, options| convert(dir, &args.out, args.force, options))?;
     note(format!(

@@ -209,6 +209,7 @@ fn what_is_wrong_is_told() {
         ("generate", &["--template", "jinja", "--model", "testdata/models/head64"], "tokenizer"),
         ("generate", &["--weights", "q5"], "bf16"),
         ("quantize", &["out"], "--weights"),
+        ("quantize", &["--weights", "q4", "--device", "cuda:0", "out"], "on the CPU only"),
         (
             "quantize",
             &["--weights", "q4", "--model", "demo-model", "demo-model"],

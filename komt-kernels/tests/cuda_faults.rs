@@ -124,6 +124,8 @@ fn unsupported_shapes_and_weights() {
     cuda.check_shape(attn, &[("dim", 512)]).unwrap();
     let error = cuda.check_shape(attn, &[("dim", 512), ("hidden_dim", 1000)]).unwrap_err();
     contains(&error, &["hidden_dim", "1000", "32"]);
+    let error = cuda.check_shape(attn, &[("dim", (1 << 20) + 32)]).unwrap_err();
+    contains(&error, &["dim", "1048608", "up to 1048576"]);
     let error = cuda.check_shape(AttnShape { head_dim: 80, ..attn }, &[]).unwrap_err();
     contains(&error, &["head_dim", "80", "64, 96 and 128"]);
 

@@ -13,6 +13,9 @@ use std::sync::PoisonError;
 /// Rows of weights are read 16 bytes at a time, by tiles of 32 columns.
 const WIDTH: usize = 32;
 
+/// A row of any format fits the host's staging memory, and 32 bits count its elements.
+const MAX_WIDTH: usize = 1 << 20;
+
 impl<A: CudaAct> Backend for Cuda<A> {
     type Buf<T: Elem> = CudaBuf<T>;
     type Act = A;
@@ -41,8 +44,8 @@ impl<A: CudaAct> Backend for Cuda<A> {
         if attn.group() > 64 {
             return refuse("query heads for each key head", attn.group(), "64 at most");
         }
-        match widths.iter().find(|(_, width)| width % WIDTH != 0) {
-            Some((what, width)) => refuse(what, *width, "multiples of 32"),
+        match widths.iter().find(|(_, width)| width % WIDTH != 0 || *width > MAX_WIDTH) {
+            Some((what, width)) => refuse(what, *width, "multiples of 32 up to 1048576"),
             None => Ok(()),
         }
     }
