@@ -2,6 +2,7 @@
 
 use crate::{AttnShape, Backend, Result};
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use komt_cache::PAGE;
 
@@ -194,8 +195,12 @@ impl KvBuf<Vec<u32>> {
             let range = slot * kv_dim..(slot + 1) * kv_dim;
             match format {
                 KvFormat::F32 => cast_slice_mut(numbers)[range].copy_from_slice(values),
-                KvFormat::F16 => round(&mut cast_slice_mut(numbers)[range], values, f16::from_f32),
-                KvFormat::Bf16 => round(&mut cast_slice_mut(numbers)[range], values, bf16::from_f32),
+                KvFormat::F16 => {
+                    cast_slice_mut::<_, f16>(numbers)[range].convert_from_f32_slice(values);
+                }
+                KvFormat::Bf16 => {
+                    cast_slice_mut::<_, bf16>(numbers)[range].convert_from_f32_slice(values);
+                }
                 KvFormat::Q8 => {
                     let numbers: &mut [i8] = &mut cast_slice_mut(numbers)[range];
                     let heads = numbers.chunks_exact_mut(head_dim).zip(values.chunks_exact(head_dim));
@@ -227,10 +232,6 @@ impl KvBuf<Vec<u32>> {
     }
 }
 
-fn round<T>(to: &mut [T], from: &[f32], round: impl Fn(f32) -> T) {
-    to.iter_mut().zip(from).for_each(|(to, &from)| *to = round(from));
-}
-
 /// Stores a head in 8 bits; its scale. One that holds a NaN or an infinity has a scale that is one, too: what reads it finds no
 /// finite number.
 fn round_q8(to: &mut [i8], from: &[f32]) -> f32 {
@@ -239,6 +240,6 @@ fn round_q8(to: &mut [i8], from: &[f32]) -> f32 {
     let largest = f32::from_bits(largest);
     // As on the GPU: a product with the reciprocal. Below the smallest normal number it would be infinite: zeros.
     let inverse = if largest >= 127.0 * f32::MIN_POSITIVE { 127.0 / largest } else { 0.0 };
-    round(to, from, |value| (value * inverse).round_ties_even() as i8);
+    to.iter_mut().zip(from).for_each(|(to, &value)| *to = (value * inverse).round_ties_even() as i8);
     largest * (1.0 / 127.0)
 }

@@ -15,8 +15,8 @@
 //! Matrices as they are stored go left and x right, so that few rows need no copy of w at all: sums are [outs][rows]. The blocks
 //! of quantised matrices are interleaved like right tiles; there x goes left, and sums are [rows][outs].
 //!
-//! A task has up to 512 rows and `GROUP_PANELS` panels of w. 512 columns at a time, a panel of w is packed (32 KiB, in the
-//! first-level cache), and all panels of x pass by it from the second level, each adding to its block of sums there.
+//! A task has up to 512 rows and `GROUP_PANELS` panels of w. A block of columns at a time, a panel of w is packed (up to 36 KiB,
+//! in the first-level cache), and all panels of x pass by it from the second level, each adding to its block of sums there.
 
 mod amx;
 mod dot;
@@ -45,8 +45,8 @@ const TILE_BYTES: usize = 1024;
 /// Rows of a panel: two tiles of each side make four sums, and fill the eight tile registers.
 const PANEL: usize = 32;
 
-/// Tiles of columns that are packed at once: 512 columns of a panel are 32 KiB.
-const BLOCK_TILES: usize = 16;
+/// Tiles of columns that are packed at once, at most: 576 columns of a panel are 36 KiB.
+const BLOCK_TILES: usize = 18;
 
 /// Panels of x in a task: 512 rows.
 const BLOCK_PANELS: usize = 16;
@@ -143,8 +143,9 @@ impl Next {
     }
 }
 
-/// What the next panel needs, to be shared out among the `passes` of this one.
+/// What the next panel needs, to be shared out among the `passes` of this one, of `steps` each.
 struct Ahead {
+    steps: usize,
     w: *const u8,
     row_bytes: usize,
     row_lines: usize,
@@ -155,16 +156,16 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// The part of pass `pass`: pieces of 16 lines, two at each pass; what is more, at once.
+    /// The part of pass `pass`: pieces of a line a step, two at each pass; what is more, at once.
     #[inline(always)]
     fn next(&self, pass: usize) -> Next {
-        let per_row = self.row_lines.div_ceil(BLOCK_TILES).max(1);
+        let per_row = self.row_lines.div_ceil(self.steps).max(1);
         let pieces = self.n_rows * per_row;
         let (start, end) = (pass * pieces / self.passes, (pass + 1) * pieces / self.passes);
         let piece =
-            |i: usize| self.w.wrapping_add(i / per_row * self.row_bytes + i % per_row * BLOCK_TILES * 64);
+            |i: usize| self.w.wrapping_add(i / per_row * self.row_bytes + i % per_row * self.steps * 64);
         for i in start + 2..end {
-            for line in 0..BLOCK_TILES {
+            for line in 0..self.steps {
                 prefetch(piece(i).wrapping_add(line * 64));
             }
         }
@@ -213,9 +214,10 @@ impl Packing {
         self.tiles.div_ceil(BLOCK_TILES)
     }
 
-    /// Tiles of columns in column block `block`.
+    /// Tiles of columns in column block `block`: the blocks are of a size; none behind the last.
     fn tiles_of(&self, block: usize) -> Range<usize> {
-        block * BLOCK_TILES..self.tiles.min((block + 1) * BLOCK_TILES)
+        let start = |block: usize| block.min(self.blocks()) * self.tiles / self.blocks();
+        start(block)..start(block + 1)
     }
 
     /// Panels of row block `block`.
@@ -381,6 +383,7 @@ impl Job<'_> {
             x = x.wrapping_add(self.packing.at(rows.start, block + 1) + o * rows.len() * x_bytes);
         }
         Ahead {
+            steps: self.packing.tiles_of(block).len(),
             w: first,
             row_bytes,
             row_lines,

@@ -157,7 +157,16 @@ const FORMATS: [WeightFormat; 4] =
 
 #[test]
 fn edges_of_tiles_panels_and_blocks() {
-    let mut cases = vec![(513, 33, 520), (33, 545, 1090), (2, 4096, 64), (31, 1024, 96), (16, 64, 288)];
+    let mut cases = vec![
+        (513, 33, 520),
+        (33, 545, 1090),
+        (2, 4096, 64),
+        (31, 1024, 96),
+        (16, 64, 288),
+        (17, 575, 40),
+        (40, 577, 33),
+        (64, 1153, 70),
+    ];
     let sizes = [1, 15, 16, 17, 31, 32, 33, 63, 65];
     for (i, &n) in sizes.iter().enumerate() {
         for (j, &outs) in sizes.iter().enumerate() {
