@@ -167,8 +167,9 @@ fn quantize_writes_what_generate_reads() {
         assert!(err.contains("bits each"), "{err}");
         let args = ["--max-new-tokens", "12", "--precision", "exact"];
         let (mapped, err) = good("generate", &[&args[..], &["--model", out]].concat());
+        let (copied, _) = good("generate", &[&args[..], &["--model", out, "--no-map"]].concat());
         let (loaded, _) = good("generate", &[&args[..], &["--weights", weights]].concat());
-        assert_eq!(mapped, loaded, "{weights}");
+        assert_eq!((&mapped, &copied), (&loaded, &loaded), "{weights}");
         plans.push(
             err.split_once("weights ").unwrap().1.split_once(" MiB").unwrap().0.parse::<f64>().unwrap(),
         );

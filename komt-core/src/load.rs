@@ -87,6 +87,9 @@ pub struct LoadOptions {
     pub memory_limit_bytes: Option<u64>,
     /// What matrices are kept as.
     pub weights: Weights,
+    /// Quantised matrices stay in the mapped file, so that loading takes no time and the system may take their pages back;
+    /// else they are copied to memory of their own, from where decoding is some percent faster.
+    pub mapped: bool,
     /// There must be room for an engine, too, before anything is loaded.
     pub(crate) needs_engine: bool,
     on_progress: Option<OnProgress>,
@@ -98,6 +101,7 @@ impl Default for LoadOptions {
             device: Device::Auto,
             memory_limit_bytes: None,
             weights: Weights::default(),
+            mapped: true,
             needs_engine: false,
             on_progress: None,
         }
@@ -106,11 +110,12 @@ impl Default for LoadOptions {
 
 impl std::fmt::Debug for LoadOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { device, memory_limit_bytes, weights, .. } = self;
+        let Self { device, memory_limit_bytes, weights, mapped, .. } = self;
         f.debug_struct("LoadOptions")
             .field("device", device)
             .field("memory_limit_bytes", memory_limit_bytes)
             .field("weights", weights)
+            .field("mapped", mapped)
             .finish()
     }
 }
@@ -131,6 +136,12 @@ impl LoadOptions {
     /// With matrices kept as this: quantised or converted while they are loaded, one by one.
     pub fn weights(mut self, weights: Weights) -> Self {
         self.weights = weights;
+        self
+    }
+
+    /// With quantised matrices in the mapped file (as by default), or in memory of their own.
+    pub fn mapped(mut self, mapped: bool) -> Self {
+        self.mapped = mapped;
         self
     }
 
@@ -293,6 +304,7 @@ impl Model {
         let weights = weights::Loading {
             files: &**tensors,
             weights: options.weights,
+            mapped: options.mapped,
             cpu: options.cpu(),
             on_tensor: &mut |tensor, done_bytes| {
                 options.tell(Progress::Weights { tensor, done_bytes, total_bytes });

@@ -117,6 +117,8 @@ pub(crate) fn is_f16(c: &Config, files: &dyn TensorSource, weights: Weights) -> 
 pub(crate) struct Loading<'a> {
     pub files: &'a dyn TensorSource,
     pub weights: Weights,
+    /// Whether quantised matrices stay in their file.
+    pub mapped: bool,
     /// Where they are converted.
     pub cpu: CpuOptions,
     /// Told each tensor that was loaded, and bytes of the files done.
@@ -154,19 +156,23 @@ struct Loader<'a, B> {
 
 impl<B: Backend> Loader<'_, B> {
     fn matrix(&mut self, matrix: &Packed) -> Result<B::Weight> {
-        let Loading { files, weights, cpu, .. } = self.loading;
+        let Loading { files, weights, mapped, cpu, .. } = self.loading;
         let (rows, cols, format) = (matrix.rows, matrix.cols, matrix.format(files, weights)?);
         let host = || self.host.clone().map_or_else(|| Cpu::with(cpu), Ok);
         let parts = matrix.read(files)?;
         let weight = match parts.plain(format) {
             Some(parts) => self.b.load_weight(HostWeight { rows, cols, format, parts: &parts }),
-            None => {
-                let bytes = match parts.quantised() {
-                    Some(bytes) => bytes,
-                    None => self.host.insert(host()?).convert(format, &parts).map_err(|e| matrix.error(e))?,
-                };
-                self.b.load_shared(rows, cols, format, bytes)
-            }
+            None => match parts.quantised() {
+                Some(bytes) if !mapped => {
+                    self.b.load_weight(HostWeight { rows, cols, format, parts: &[bytes.as_slice()] })
+                }
+                Some(bytes) => self.b.load_shared(rows, cols, format, bytes),
+                None => {
+                    let host = self.host.insert(host()?);
+                    let bytes = host.convert(format, &parts).map_err(|e| matrix.error(e))?;
+                    self.b.load_shared(rows, cols, format, bytes)
+                }
+            },
         };
         let weight = weight.map_err(|error| matrix.error(error))?;
         drop(parts);

@@ -12,7 +12,7 @@ const HEAD: &str = "# Performance
 Against llama.cpp and candle, on the same weights, in one process, in alternating pairs: us, the peer, us, the peer. A ratio is the
 median of the pairs' ratios, and beside it stand the least and the greatest; above 1 we are faster. Peers run with all cores, a
 batch of 512 and the fastest of their settings, found by trying them before: flash attention, rearranged weights or not (each its
-own row), one cache for all sequences or one for each. \"Limit\" is bytes of weights a token over the best rate at which all cores
+own row), one cache for all sequences or one for each. We run with `--no-map`: both have their weights in memory. \"Limit\" is bytes of weights a token over the best rate at which all cores
 read a buffer of 1 GiB, before or after that row.
 
 Made by (in `benches/peers`; what is needed stands in its README):

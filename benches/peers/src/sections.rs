@@ -154,7 +154,8 @@ impl Section {
     ) -> Result<()> {
         let peers: Vec<_> = self.peers.iter().filter(|peer| peer.to_string().contains(filter)).collect();
         self.prepare(files, filter)?; // before anything is in memory
-        let model = Model::load(weights::dir(files, self.model, self.weights)?, LoadOptions::default())?;
+        let options = LoadOptions::default().mapped(false); // peers that rearrange weights have them in memory, too
+        let model = Model::load(weights::dir(files, self.model, self.weights)?, options)?;
         for peer in peers {
             eprintln!("{}: {peer}", self.name);
             let before = read_bandwidth(BUFFER_BYTES);

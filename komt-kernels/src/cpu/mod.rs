@@ -183,21 +183,26 @@ fn zeroed<T: Pod>(len: usize) -> Result<Vec<T>> {
 }
 
 impl Cpu {
-    /// One copy of the parts, in parallel: reading a mapped file waits for its pages.
-    fn stack<T: Pod + Send + Sync>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
-        const BLOCK: usize = 1 << 18; // bytes: long runs for the disk, small against any matrix
+    /// One copy of the parts.
+    fn stack<T: Pod>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
         let mut data: Vec<T> = zeroed(parts.iter().map(|part| part.len()).sum::<usize>() / size_of::<T>())?;
         let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         for part in parts {
             let (to, after) = rest.split_at_mut(part.len());
-            let to = SharedMut::new(to);
-            self.for_ranges(part.len(), BLOCK, |range| {
-                // SAFETY: the ranges are disjoint.
-                unsafe { to.slice(range.start, range.len()) }.copy_from_slice(&part[range]);
-            });
+            self.copy(to, part);
             rest = after;
         }
         Ok(data)
+    }
+
+    /// In parallel: reading a mapped file waits for its pages.
+    fn copy(&self, to: &mut [u8], from: &[u8]) {
+        const BLOCK: usize = 1 << 18; // bytes: long runs for the disk, small against any matrix
+        let to = SharedMut::new(to);
+        self.for_ranges(from.len(), BLOCK, |range| {
+            // SAFETY: the ranges are disjoint.
+            unsafe { to.slice(range.start, range.len()) }.copy_from_slice(&from[range]);
+        });
     }
 }
 
@@ -251,7 +256,7 @@ impl Backend for Cpu {
             format @ (WeightFormat::Q8 | WeightFormat::Q4) => {
                 let layout = QuantLayout::new(format, weight.rows, weight.cols);
                 let bytes = self.aligned(layout.size_bytes(), |to| {
-                    to.copy_from_slice(weight.parts[0]);
+                    self.copy(to, weight.parts[0]);
                     Ok(())
                 })?;
                 WeightData::Quant(layout, bytes)
