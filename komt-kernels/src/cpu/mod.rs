@@ -12,7 +12,7 @@ mod scratch;
 pub(crate) mod simd;
 mod team;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(crate) mod x86;
 
 use crate::quant::QuantLayout;
 use crate::{
@@ -303,6 +303,19 @@ impl Backend for Cpu {
     }
     fn matmul_f32(&mut self, out: &mut Rows<Self, f32>, x: &Rows<Self, f32>, w: &CpuWeight) -> Result<()> {
         ops::matmul::run(self, out, x, w, ops::matmul::Epilogue::Store)
+    }
+    fn matmul_swiglu(
+        &mut self,
+        out: &mut Rows<Self, f32>,
+        gate_up: &mut Rows<Self, f32>,
+        x: &Rows<Self, f32>,
+        w: &CpuWeight,
+    ) -> Result<()> {
+        if ops::matmul::run_swiglu(self, out, x, w)? {
+            return Ok(());
+        }
+        self.matmul(gate_up, x, w)?;
+        self.swiglu(out, gate_up)
     }
     fn rope_store(
         &mut self,

@@ -2,7 +2,8 @@
 //! Shapes: x `[n_tokens, cols]`, w `[rows, cols]` in its stored type, out `[n_tokens, rows]`.
 //!
 //! `matmul`, `matmul_add` and `matmul_f32` of the trait are one kernel on CPUs, where activations are f32. On CUDA they are
-//! epilogues of the same kernels, as is `matmul_swiglu`: `out = silu(x . wg^T) * (x . wu^T)`, w being wg over wu.
+//! epilogues of the same kernels, as is `matmul_swiglu`: `out = silu(x . wg^T) * (x . wu^T)`, w being wg over wu; on CPUs it is one of
+//! the products in bf16, with the bits of the two operations.
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
@@ -86,13 +87,8 @@ pub(crate) fn run(
     match (choose(cpu.isa(), cpu.precision(), w.format(), x.rows), &w.data) {
         #[cfg(target_arch = "x86_64")]
         (Path::Bf16(unit), data) if w.cols > 0 => {
-            let w = match data {
-                WeightData::F32(_) => unreachable!("matrices in f32 stay exact"),
-                WeightData::F16(w) => bf16::Weights::F16(w),
-                WeightData::Bf16(w) => bf16::Weights::Bf16(w),
-                WeightData::Quant(layout, bytes) => bf16::Weights::Quant(layout, bytes.as_slice()),
-            };
-            bf16::run(cpu, unit, out, x, w, epilogue)?;
+            let w = bf16::Weights::new(data);
+            bf16::run(cpu, unit, out, x, w, bf16::Output::Sums(epilogue))?;
         }
         (Path::Int8, WeightData::Quant(layout, bytes)) => {
             int8::run(cpu, out, x, layout, bytes.as_slice(), epilogue)?;
@@ -107,6 +103,29 @@ pub(crate) fn run(
         _ => exact(cpu, out, x, w, epilogue),
     }
     Ok(())
+}
+
+/// `out = swiglu(x . w^T)` without the sums in memory, where the kernels can; `false`: nothing was done.
+pub(crate) fn run_swiglu(
+    cpu: &mut Cpu,
+    out: &mut RowBuf<Vec<f32>>,
+    x: &RowBuf<Vec<f32>>,
+    w: &CpuWeight,
+) -> Result<bool> {
+    check(
+        &RowBuf { buf: (), rows: out.rows, cols: 2 * out.cols, max_rows: out.max_rows },
+        x,
+        (w.rows, w.cols),
+    );
+    #[cfg(target_arch = "x86_64")]
+    if let Path::Bf16(unit) = choose(cpu.isa(), cpu.precision(), w.format(), x.rows)
+        && bf16::has_swiglu(w.rows)
+        && w.cols > 0
+    {
+        bf16::run(cpu, unit, out, x, bf16::Weights::new(&w.data), bf16::Output::Swiglu)?;
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// Vectors of f32, on weights that are stored number by number.

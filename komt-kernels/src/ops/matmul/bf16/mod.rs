@@ -26,7 +26,7 @@ mod store;
 mod tests;
 
 use super::Epilogue;
-use crate::cpu::{Cpu, Isa, SharedMut};
+use crate::cpu::{Cpu, Isa, SharedMut, WeightData};
 use crate::quant::QuantLayout;
 use crate::{Result, RowBuf, WeightFormat};
 use half::{bf16, f16};
@@ -192,6 +192,17 @@ pub(super) enum Weights<'a> {
     Quant(&'a QuantLayout, &'a [u8]),
 }
 
+impl<'a> Weights<'a> {
+    pub(super) fn new(data: &'a WeightData) -> Self {
+        match data {
+            WeightData::F32(_) => unreachable!("matrices in f32 stay exact"),
+            WeightData::F16(w) => Self::F16(w),
+            WeightData::Bf16(w) => Self::Bf16(w),
+            WeightData::Quant(layout, bytes) => Self::Quant(layout, bytes.as_slice()),
+        }
+    }
+}
+
 /// The shape of x in panels: `[row block][column block][panel][step]`, two tiles a step.
 #[derive(Debug, Clone, Copy)]
 struct Packing {
@@ -235,15 +246,55 @@ impl Packing {
     }
 }
 
+/// What becomes of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Sums(Epilogue),
+    /// `silu(first half) * second half`: the sums themselves stay in the second-level cache.
+    Swiglu,
+}
+
+impl Output {
+    /// Parts of w that an output needs one row each of.
+    fn halves(self) -> usize {
+        if self == Output::Swiglu { 2 } else { 1 }
+    }
+}
+
+/// Panels of w of a task: `n` from `start` on, and of a second half as many, `apart` behind.
+#[derive(Debug, Clone, Copy)]
+struct Outs {
+    start: usize,
+    n: usize,
+    halves: usize,
+    apart: usize,
+}
+
+impl Outs {
+    fn len(&self) -> usize {
+        self.halves * self.n
+    }
+
+    fn panel(&self, o: usize) -> usize {
+        self.start + o % self.n + o / self.n * self.apart
+    }
+}
+
 /// The operation.
 struct Job<'a> {
     unit: Unit,
-    out: SharedMut<'a, f32>, // [packing.rows, n_outs]
-    n_outs: usize,
+    out: SharedMut<'a, f32>, // [packing.rows, out_cols]
+    out_cols: usize,
+    n_outs: usize, // rows of w
     x: &'a [u8],
     packing: Packing,
     w: Weights<'a>,
-    epilogue: Epilogue,
+    output: Output,
+}
+
+/// Whether [`Output::Swiglu`] can be had of a matrix of so many rows: its halves are whole panels.
+pub(super) fn has_swiglu(rows: usize) -> bool {
+    rows > 0 && rows.is_multiple_of(2 * PANEL)
 }
 
 pub(super) fn run(
@@ -252,10 +303,10 @@ pub(super) fn run(
     out: &mut RowBuf<Vec<f32>>,
     x: &RowBuf<Vec<f32>>,
     w: Weights<'_>,
-    epilogue: Epilogue,
+    output: Output,
 ) -> Result<()> {
     let packing = Packing::new(x.rows, x.cols);
-    let groups = Groups::new(&packing, out.cols, cpu.threads());
+    let groups = Groups::new(&packing, out.cols, output.halves(), cpu.threads());
     let mut scratch = std::mem::take(&mut cpu.scratch);
     let (packed, room) = scratch
         .get(packing.size_bytes() + cpu.threads() * groups.work_bytes())?
@@ -272,8 +323,16 @@ pub(super) fn run(
             };
         }
     });
-    let job =
-        Job { unit, out: SharedMut::new(&mut out.buf), n_outs: out.cols, x: packed, packing, w, epilogue };
+    let job = Job {
+        unit,
+        out: SharedMut::new(&mut out.buf),
+        out_cols: out.cols,
+        n_outs: out.cols * output.halves(),
+        x: packed,
+        packing,
+        w,
+        output,
+    };
     job.run(cpu, &groups, SharedMut::new(room));
     cpu.scratch = scratch;
     Ok(())
@@ -281,7 +340,8 @@ pub(super) fn run(
 
 /// How the panels of w are shared out.
 struct Groups {
-    panels: usize,
+    panels: usize, // of a half
+    halves: usize,
     count: usize,
     row_blocks: usize,
     block_panels: usize,
@@ -289,24 +349,31 @@ struct Groups {
 
 impl Groups {
     /// At least two groups a thread, where there are as many panels, so that a thread that comes late finds something left.
-    fn new(packing: &Packing, n_outs: usize, threads: usize) -> Self {
-        let panels = n_outs.div_ceil(PANEL);
-        let count = threads * panels.div_ceil(threads * GROUP_PANELS).max(2);
+    fn new(packing: &Packing, out_cols: usize, halves: usize, threads: usize) -> Self {
+        let panels = out_cols.div_ceil(PANEL);
+        let count = threads * panels.div_ceil(threads * GROUP_PANELS / halves).max(2);
         Self {
             panels,
+            halves,
             count: count.min(panels),
             row_blocks: packing.panels.div_ceil(BLOCK_PANELS),
             block_panels: packing.panels.min(BLOCK_PANELS),
         }
     }
 
-    fn panels_of(&self, group: usize) -> Range<usize> {
-        group * self.panels / self.count..(group + 1) * self.panels / self.count
+    fn outs(&self, group: usize) -> Outs {
+        let start = |group: usize| group * self.panels / self.count;
+        Outs {
+            start: start(group),
+            n: start(group + 1) - start(group),
+            halves: self.halves,
+            apart: self.panels,
+        }
     }
 
     /// Bytes that a thread needs: a packed panel of w, and sums.
     fn work_bytes(&self) -> usize {
-        let sums = self.panels.div_ceil(self.count) * self.block_panels * SUMS * 4;
+        let sums = self.halves * self.panels.div_ceil(self.count) * self.block_panels * SUMS * 4;
         BLOCK_TILES * 2 * TILE_BYTES + sums
     }
 }
@@ -326,14 +393,14 @@ impl Job<'_> {
                         break;
                     }
                     let rows = self.packing.panels_of(task / groups.count);
-                    self.task(rows, groups.panels_of(task % groups.count), room);
+                    self.task(rows, groups.outs(task % groups.count), room);
                 }
             }
         });
     }
 
     /// The outputs of panels `rows` of x and `outs` of w.
-    fn task(&self, rows: Range<usize>, outs: Range<usize>, room: &mut [u8]) {
+    fn task(&self, rows: Range<usize>, outs: Outs, room: &mut [u8]) {
         if let Some(w) = self.direct() {
             return self.direct_task(w, outs, room);
         }
@@ -341,9 +408,9 @@ impl Job<'_> {
         let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
         for block in 0..self.packing.blocks() {
             let n = self.packing.tiles_of(block).len();
-            for (o, panel) in outs.clone().enumerate() {
+            for o in 0..outs.len() {
                 // SAFETY: `unit` is the proof of AVX-512 F and BW.
-                unsafe { self.pack_weights(panel, block, packed) };
+                unsafe { self.pack_weights(outs.panel(o), block, packed) };
                 let ahead = self.ahead(&rows, &outs, block, o);
                 for (r, row_panel) in rows.clone().enumerate() {
                     let x = self.x[self.packing.at(row_panel, block)..][..n * 2 * TILE_BYTES].as_ptr();
@@ -360,9 +427,9 @@ impl Job<'_> {
     }
 
     /// What follows panel `o` of `outs` and column block `block`.
-    fn ahead(&self, rows: &Range<usize>, outs: &Range<usize>, block: usize, o: usize) -> Ahead {
+    fn ahead(&self, rows: &Range<usize>, outs: &Outs, block: usize, o: usize) -> Ahead {
         let (panel, block_of_w) = match o + 1 < outs.len() {
-            true => (outs.start + o + 1, block),
+            true => (outs.panel(o + 1), block),
             false => (outs.start, block + 1),
         };
         let tiles = self.packing.tiles_of(block_of_w);
@@ -420,12 +487,12 @@ impl Job<'_> {
     }
 
     /// The same where x is one panel: its blocks of columns lie one behind the other.
-    fn direct_task(&self, w: *const u8, outs: Range<usize>, room: &mut [u8]) {
+    fn direct_task(&self, w: *const u8, outs: Outs, room: &mut [u8]) {
         let stride = self.packing.cols * 2;
         let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut room[BLOCK_TILES * 2 * TILE_BYTES..]);
         let x = self.x[..self.packing.size_bytes()].as_ptr();
-        for (o, panel) in outs.clone().enumerate() {
-            let first = w.wrapping_add(panel * PANEL * stride);
+        for o in 0..outs.len() {
+            let first = w.wrapping_add(outs.panel(o) * PANEL * stride);
             let left = Left { first, second: first.wrapping_add(TILE * stride), stride, step: TILE_COLS * 2 };
             let c = sums[o * SUMS..][..SUMS].as_mut_ptr();
             // SAFETY: the panel is within the matrix, whose width is whole tiles; `run` has configured the tiles.

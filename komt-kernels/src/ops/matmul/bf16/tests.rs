@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::Backend;
 use crate::cpu::CpuOptions;
 use crate::quant::RowSource;
 
@@ -181,7 +182,15 @@ fn edges_of_tiles_panels_and_blocks() {
                     let case = format!("{isa:?} {format:?} {n} rows, {outs} x {cols}, {epilogue:?}");
                     let before = noise(3, n * outs);
                     let mut out = rows(&before, outs);
-                    run(&mut cpu(isa, 2), unit, &mut out, &rows(&x, cols), m.weights(), epilogue).unwrap();
+                    run(
+                        &mut cpu(isa, 2),
+                        unit,
+                        &mut out,
+                        &rows(&x, cols),
+                        m.weights(),
+                        Output::Sums(epilogue),
+                    )
+                    .unwrap();
                     let error = nmse(&out.buf, &m.twin(&x, &before, epilogue));
                     assert!(error < bound(cols), "{case}: NMSE {error:e} against the twin");
                     if cols > 30 && n * outs > 200 && epilogue == Epilogue::Store {
@@ -202,8 +211,15 @@ fn the_same_bits_with_any_threads_and_company() {
             let (x, m) = (noise(1, n * cols), Matrix::new(format, &noise(2, outs * cols), cols));
             let result = |threads: usize, x: &[f32]| {
                 let mut out = rows(&vec![0.0; x.len() / cols * outs], outs);
-                run(&mut cpu(isa, threads), unit, &mut out, &rows(x, cols), m.weights(), Epilogue::Store)
-                    .unwrap();
+                run(
+                    &mut cpu(isa, threads),
+                    unit,
+                    &mut out,
+                    &rows(x, cols),
+                    m.weights(),
+                    Output::Sums(Epilogue::Store),
+                )
+                .unwrap();
                 out.buf
             };
             let all = result(1, &x);
@@ -215,6 +231,28 @@ fn the_same_bits_with_any_threads_and_company() {
     }
 }
 
+/// The product and `silu(gate) * up` in one have the bits of the two operations.
+#[test]
+fn swiglu_in_one_and_in_two() {
+    for (isa, unit) in units() {
+        for format in FORMATS {
+            for (n, cols, hidden) in [(5, 64, 32), (33, 96, 64), (70, 600, 544), (513, 40, 96)] {
+                let (x, m) = (noise(1, n * cols), Matrix::new(format, &noise(2, 2 * hidden * cols), cols));
+                let (mut cpu, x) = (cpu(isa, 2), rows(&x, cols));
+                let mut gate_up = rows(&vec![0.0; n * 2 * hidden], 2 * hidden);
+                let sums = Output::Sums(Epilogue::Store);
+                run(&mut cpu, unit, &mut gate_up, &x, m.weights(), sums).unwrap();
+                let (mut two, mut one) =
+                    (rows(&vec![0.0; n * hidden], hidden), rows(&vec![0.0; n * hidden], hidden));
+                cpu.swiglu(&mut two, &gate_up).unwrap();
+                run(&mut cpu, unit, &mut one, &x, m.weights(), Output::Swiglu).unwrap();
+                assert!(one.buf == two.buf, "{isa:?} {format:?} {n} rows, 2 x {hidden} x {cols}");
+            }
+        }
+    }
+    assert!(has_swiglu(64) && !has_swiglu(96));
+}
+
 #[test]
 fn direct_and_packed_tiles_have_the_same_bits() {
     for (isa, unit) in units() {
@@ -222,7 +260,8 @@ fn direct_and_packed_tiles_have_the_same_bits() {
         let (x, m) = (noise(1, n * cols), Matrix::new(WeightFormat::Bf16, &noise(2, outs * cols), cols));
         let result = |x: &[f32]| {
             let mut out = rows(&vec![0.0; x.len() / cols * outs], outs);
-            run(&mut cpu(isa, 2), unit, &mut out, &rows(x, cols), m.weights(), Epilogue::Store).unwrap();
+            run(&mut cpu(isa, 2), unit, &mut out, &rows(x, cols), m.weights(), Output::Sums(Epilogue::Store))
+                .unwrap();
             out.buf
         };
         assert_eq!(result(&x[..MAX_DIRECT_ROWS * cols]), result(&x)[..MAX_DIRECT_ROWS * outs], "{isa:?}");
@@ -239,7 +278,15 @@ fn not_a_number_and_infinity_stay_in_their_rows_and_outputs() {
             w[33 * cols + 5] = f32::NAN;
             let m = Matrix::new(WeightFormat::Bf16, &w, cols);
             let mut out = rows(&vec![0.0; n * outs], outs);
-            run(&mut cpu(isa, 2), unit, &mut out, &rows(&x, cols), m.weights(), Epilogue::Store).unwrap();
+            run(
+                &mut cpu(isa, 2),
+                unit,
+                &mut out,
+                &rows(&x, cols),
+                m.weights(),
+                Output::Sums(Epilogue::Store),
+            )
+            .unwrap();
             for (i, v) in out.buf.iter().enumerate() {
                 let (row, o) = (i / outs, i % outs);
                 assert_eq!(v.is_nan(), row == 1 || o == 33, "{isa:?} row {row}, output {o}: {v}");
@@ -261,7 +308,7 @@ fn tiny_numbers_count_as_zeros() {
             &mut out,
             &rows(&vec![1e-39; 2 * cols], cols),
             m.weights(),
-            Epilogue::Store,
+            Output::Sums(Epilogue::Store),
         )
         .unwrap();
         assert!(out.buf.iter().all(|&v| v == 0.0), "{isa:?}: {:?}", &out.buf[..4]);
