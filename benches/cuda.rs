@@ -142,7 +142,7 @@ fn time<A: CudaAct + Number>(c: &mut Criterion, cuda: &mut Cuda<A>, peak: &Peak,
             let n = iters.div_ceil(in_graph as u64);
             let mut graph = |cuda: &mut Cuda<A>| (0..in_graph).try_for_each(|_| ready.run(cuda));
             let start = Instant::now();
-            (0..n).for_each(|_| cuda.record(Some(key), &mut graph).unwrap());
+            (0..n).for_each(|_| cuda.record(key, true, &mut graph).unwrap());
             ready.wait(cuda).unwrap();
             let one = start.elapsed().as_secs_f64() / (n * in_graph as u64) as f64;
             best_s.set(best_s.get().min(one));

@@ -86,7 +86,8 @@ fn serve(mut engine: Engine, inbox: &Receiver<Request>) -> komt_core::Result<()>
             Err(TryRecvError::Disconnected) if engine.is_idle() => return Ok(()),
             Err(_) => {}
         }
-        for event in engine.step()? {
+        // What failed once, a launch for example, may work at the second try; a lost device ends the answers one by one.
+        for event in engine.step().or_else(|_| engine.step())? {
             let (seq, is_last) = (event.seq(), !matches!(event, Event::Token { .. }));
             if users.get(&seq).is_some_and(|user| user.send(event).is_err()) {
                 engine.cancel(seq); // Its user went away.

@@ -226,51 +226,50 @@ impl Embedder {
         if let Some(text) = texts.iter().zip(n_excluded).position(|(ids, &n)| n >= ids.len()) {
             return Err(Error::EmptyPrompt.of_text(text));
         }
-        let (mut vectors, mut sum) = (vec![], vec![]);
-        let mut not_finite = None;
-        // Rows come text by text: one sum is enough.
+        let vectors = match self.options.pooling {
+            Pooling::None => self.rows(texts, n_excluded),
+            _ => self.pooled(texts, n_excluded),
+        }?;
+        match vectors.iter().position(|vector| vector.iter().any(|x| !x.is_finite())) {
+            Some(text) => Err(Error::NotFinite.of_text(text)),
+            None => Ok(vectors),
+        }
+    }
+
+    /// The vectors of all tokens.
+    fn rows(&self, texts: &[Vec<u32>], n_excluded: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let mut vectors = vec![vec![]; texts.len()];
         self.prefill.each_row(texts, &mut |text, pos, row| {
-            let (from, to) = (n_excluded[text], texts[text].len());
-            if pos >= from {
-                self.add(&mut sum, row, pos, pos + 1 == to);
-            }
-            if pos + 1 == to {
-                let vector = self.finish(&std::mem::take(&mut sum), from, to);
-                if vector.iter().any(|x| !x.is_finite()) {
-                    not_finite.get_or_insert(text);
-                }
-                vectors.push(vector);
+            if pos >= n_excluded[text] {
+                let row: Vec<_> = row.iter().map(|&x| f64::from(x)).collect();
+                vectors[text].extend(self.finish(&row, 1.0));
             }
         })?;
-        not_finite.map_or(Ok(vectors), |text| Err(Error::NotFinite.of_text(text)))
+        Ok(vectors)
     }
 
-    /// Adds the row of position `pos` to a text's sum, as the pooling wants it.
-    fn add(&self, sum: &mut Vec<f64>, row: &[f32], pos: usize, is_last: bool) {
-        let weight = match self.options.pooling {
-            Pooling::None => return sum.extend(row.iter().map(|&x| f64::from(x))),
-            Pooling::Last if !is_last => return,
-            Pooling::Last | Pooling::Mean => 1.0,
-            Pooling::WeightedMean => (pos + 1) as f64,
+    /// One vector of each text. What a step finds of it is summed up where the hidden states are.
+    fn pooled(&self, texts: &[Vec<u32>], n_excluded: &[usize]) -> Result<Vec<Vec<f32>>> {
+        let weight = |text: usize, pos: usize| match self.options.pooling {
+            _ if pos < n_excluded[text] => 0.0,
+            Pooling::Last if pos + 1 < texts[text].len() => 0.0,
+            Pooling::WeightedMean => (pos + 1) as f32,
+            _ => 1.0,
         };
-        sum.resize(row.len(), 0.0);
-        sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += weight * f64::from(x));
+        let mut vectors = vec![];
+        self.prefill.each_sum(texts, &weight, &mut |text, sum| {
+            let weights = (0..texts[text].len()).map(|pos| f64::from(weight(text, pos))).sum();
+            vectors.push(self.finish(sum, weights));
+        })?;
+        Ok(vectors)
     }
 
-    /// Sum to mean, fewer dimensions, length 1: of each row, over the pooled positions `from..to`.
-    fn finish(&self, rows: &[f64], from: usize, to: usize) -> Vec<f32> {
-        let total = match self.options.pooling {
-            Pooling::Last | Pooling::None => 1.0,
-            Pooling::Mean => (to - from) as f64,
-            Pooling::WeightedMean => (from + 1..=to).sum::<usize>() as f64,
-        };
-        let finish_row = |row: &[f64]| {
-            let row = &row[..self.dim()];
-            let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-            let scale = if self.options.normalize && length > 0.0 { length } else { total };
-            row.iter().map(|x| (x / scale) as f32).collect::<Vec<_>>()
-        };
-        rows.chunks_exact(self.model().config().dim).flat_map(finish_row).collect()
+    /// A sum of rows to their mean, `weights` being the sum of their weights; fewer dimensions, length 1.
+    fn finish(&self, sum: &[f64], weights: f64) -> Vec<f32> {
+        let sum = &sum[..self.dim()];
+        let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let scale = if self.options.normalize && length > 0.0 { length } else { weights };
+        sum.iter().map(|x| (x / scale) as f32).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use crate::runner::{Run, Until};
 use crate::sequence::{FinishReason, Sequence, Token, Turn};
 use crate::{EngineOptions, Error, GenerateOptions, Model, Result};
 use komt_cache::{Logits, PagePool, PageTable, StepPlan};
-use komt_kernels::StepCapacity;
+use komt_kernels::{Error as DeviceError, StepCapacity};
 use std::collections::BTreeMap;
 
 /// The number of a sequence, never used twice by an engine.
@@ -247,7 +247,8 @@ impl Engine {
     /// Runs one forward pass and returns what happened. With nothing to run, only what cancelling left to tell.
     ///
     /// # Errors
-    /// The device's. No sequence has advanced then; the step can be tried again.
+    /// The device's. No sequence has advanced then; the step can be tried again. A device that is lost for good is no error of the
+    /// step: every answer ends with [`Event::Failed`].
     pub fn step(&mut self) -> Result<Vec<Event>> {
         self.forget_unfinished();
         self.schedule();
@@ -266,7 +267,7 @@ impl Engine {
             Ok(logits) => logits,
             Err(error) => {
                 self.forget_unfinished();
-                return Err(error);
+                return self.failed(error);
             }
         };
         let mut ended = vec![];
@@ -289,6 +290,22 @@ impl Engine {
             }
         }
         ended.into_iter().for_each(|seq| self.ended(seq));
+        Ok(std::mem::take(&mut self.events))
+    }
+
+    /// What becomes of a step's error: a device that is lost ends every answer; any other is for the caller, who may try again.
+    fn failed(&mut self, error: Error) -> Result<Vec<Event>> {
+        let Error::Device(DeviceError::DeviceLost { device, step, reason }) = error else {
+            return Err(error);
+        };
+        let seqs: Vec<SeqId> =
+            self.seqs.iter().filter(|(_, s)| s.turn.is_some()).map(|(&seq, _)| seq).collect();
+        for seq in seqs {
+            let (device, step, reason) = (device.clone(), step.clone(), reason.clone());
+            let error = Error::Device(DeviceError::DeviceLost { device, step, reason });
+            self.events.push(Event::Failed { seq, error });
+            self.ended(seq);
+        }
         Ok(std::mem::take(&mut self.events))
     }
 

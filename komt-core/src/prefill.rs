@@ -30,6 +30,17 @@ struct Part {
     len: usize,
 }
 
+/// Runs a planned step, and does with the result what is to be done.
+type OnStep<'a> = &'a mut dyn FnMut(&mut dyn Run, &mut StepPlan, &[Part]) -> Result<()>;
+
+impl Part {
+    /// Text and position of each token.
+    fn tokens(&self) -> impl Iterator<Item = (usize, usize)> {
+        let text = self.text;
+        (self.start..self.start + self.len).map(move |pos| (text, pos))
+    }
+}
+
 impl Prefill {
     /// For steps of up to `max_step_tokens` and texts of up to `max_context` tokens (`None`: as an engine's).
     pub fn new(
@@ -63,6 +74,51 @@ impl Prefill {
     /// Runs `texts` (ids) and calls `visit(text, position, row)` for every token, in order. A row is `[dim]` or
     /// `[vocab_size]`.
     pub fn each_row(&self, texts: &[Vec<u32>], visit: &mut dyn FnMut(usize, usize, &[f32])) -> Result<()> {
+        let width = match self.until {
+            Until::Hidden => self.model.config().dim,
+            Until::Logits | Until::Largest(_) => self.model.config().vocab_size,
+        };
+        self.each_step(texts, &mut |run, plan, parts| {
+            let rows = run.run(plan, self.until)?;
+            for ((text, pos), row) in parts.iter().flat_map(Part::tokens).zip(rows.chunks_exact(width)) {
+                visit(text, pos, row);
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `texts` and calls `visit(text, sum)` for each, in order: `sum [dim]` is that of its hidden states, each times
+    /// `weight(text, position)`.
+    pub fn each_sum(
+        &self,
+        texts: &[Vec<u32>],
+        weight: &dyn Fn(usize, usize) -> f32,
+        visit: &mut dyn FnMut(usize, &[f64]),
+    ) -> Result<()> {
+        let dim = self.model.config().dim;
+        let (mut weights, mut sums) = (vec![], vec![]);
+        let mut unfinished = vec![0.0; dim]; // the sum of the text that goes on in the next step
+        self.each_step(texts, &mut |run, plan, parts| {
+            weights.clear();
+            weights.extend(parts.iter().flat_map(Part::tokens).map(|(text, pos)| weight(text, pos)));
+            sums.clear();
+            sums.resize(parts.len() * dim, 0.0);
+            if parts[0].start > 0 {
+                sums[..dim].copy_from_slice(&unfinished);
+            }
+            run.run_pooled(plan, &weights, &mut sums)?;
+            for (part, sum) in parts.iter().zip(sums.chunks_exact(dim)) {
+                match part.start + part.len == texts[part.text].len() {
+                    true => visit(part.text, sum),
+                    false => unfinished.copy_from_slice(sum),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `texts`: calls `step` with every step that was planned.
+    fn each_step(&self, texts: &[Vec<u32>], step: OnStep<'_>) -> Result<()> {
         for (text, ids) in texts.iter().enumerate() {
             self.model.check_ids(ids).map_err(|error| error.of_text(text))?;
             if ids.len() > self.max_context {
@@ -73,19 +129,10 @@ impl Prefill {
         let table_len = state.plan.table_len();
         // Every call starts with all pages free, whatever became of the last one.
         state.pool = PagePool::new(state.pool.n_pages());
-        let width = match self.until {
-            Until::Hidden => self.model.config().dim,
-            Until::Logits | Until::Largest(_) => self.model.config().vocab_size,
-        };
         let (mut text, mut table) = (0, PageTable::new(table_len));
         while text < texts.len() {
             let (parts, mut finished) = state.fill(texts, &mut text, &mut table, self.until);
-            let rows = state.run.run(&mut state.plan, self.until)?;
-            let positions =
-                parts.iter().flat_map(|part| (part.start..part.start + part.len).map(|pos| (part.text, pos)));
-            for ((text, pos), row) in positions.zip(rows.chunks_exact(width)) {
-                visit(text, pos, row);
-            }
+            step(&mut *state.run, &mut state.plan, &parts)?;
             finished.iter_mut().for_each(|table| table.clear(&mut state.pool));
         }
         Ok(())

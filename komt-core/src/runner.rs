@@ -3,7 +3,7 @@
 use crate::model::{Mistral, Scratch};
 use crate::{Config, Result};
 use komt_cache::{PAGE, StepDims, StepPlan};
-use komt_kernels::{Backend, Elem, KvFormat, KvLayer, MAX_CANDIDATES, NO_TOKEN, Step, StepCapacity};
+use komt_kernels::{Backend, Elem, KvFormat, KvLayer, MAX_CANDIDATES, NO_TOKEN, Rows, Step, StepCapacity};
 use std::sync::Arc;
 
 /// What a runner has room for.
@@ -28,6 +28,7 @@ pub struct Runner<B: Backend> {
     out: Vec<f32>,    // what came down: logits or hidden states
     act: Vec<B::Act>, // hidden states in the backend's own type
     largest: Largest<B>,
+    pooled: Pooled<B>,
 }
 
 /// The largest logits of each row, `[max_logits, MAX_CANDIDATES]`, on the device and here.
@@ -36,6 +37,12 @@ struct Largest<B: Backend> {
     values: B::Buf<f32>,
     host_ids: Vec<u32>,
     host_values: Vec<f32>,
+}
+
+/// Weights of rows, `[max_tokens]`, and each sequence's sum, `[max_seqs, dim]`; both empty in a runner that has logits.
+struct Pooled<B: Backend> {
+    weights: B::Buf<f32>,
+    sums: Rows<B, f32>,
 }
 
 /// Where a step ends.
@@ -72,7 +79,15 @@ impl<B: Backend> Runner<B> {
             host_ids: vec![0; n],
             host_values: vec![0.0; n],
         };
-        Ok(Self { b, model, scratch, kv, step, capacity, out, act, largest })
+        let (n_weights, n_sums) = Self::pooled(capacity.step);
+        let pooled =
+            Pooled { weights: b.alloc(n_weights)?, sums: Rows::<B, f32>::alloc(&mut b, n_sums, c.dim)? };
+        Ok(Self { b, model, scratch, kv, step, capacity, out, act, largest, pooled })
+    }
+
+    /// Rows that are weighted and sums that are made of them, at most: who wants logits pools nothing.
+    fn pooled(capacity: StepCapacity) -> (usize, usize) {
+        if capacity.max_logits > 0 { (0, 0) } else { (capacity.max_tokens, capacity.max_seqs) }
     }
 
     /// Bytes of the KV cache for one token.
@@ -87,7 +102,27 @@ impl<B: Backend> Runner<B> {
         let out = 4 * (max_logits * c.vocab_size).max(max_tokens * c.dim)
             + size_of::<B::Act>() * max_tokens * c.dim;
         let largest = 2 * 8 * max_logits * MAX_CANDIDATES;
-        Scratch::<B>::size_bytes(c, max_tokens, max_logits) + 2 * step + (out + largest) as u64
+        let (n_weights, n_sums) = Self::pooled(capacity.step);
+        let pooled = 4 * (n_weights + n_sums * c.dim);
+        Scratch::<B>::size_bytes(c, max_tokens, max_logits) + 2 * step + (out + largest + pooled) as u64
+    }
+
+    /// One pass: logits or hidden states are on the device then. Returns the dimensions of the plan as it came.
+    fn pass(&mut self, plan: &mut StepPlan, until: Until) -> Result<StepDims> {
+        let Self { b, model, scratch, kv, step, capacity, .. } = self;
+        assert!(plan.n_slots() <= capacity.n_pages * PAGE, "plan of {} slots: {capacity:?}", plan.n_slots());
+        let dims = plan.dims();
+        let is_decode = until != Until::Hidden && plan.is_decode();
+        if is_decode {
+            plan.pad_to(b.pad_rows(dims.n_tokens).min(capacity.step.max_tokens.min(capacity.step.max_seqs)));
+        }
+        step.load(b, plan)?;
+        scratch.set_rows(plan.dims());
+        b.record(plan.dims(), is_decode, &mut |b| match until {
+            Until::Logits | Until::Largest(_) => model.forward(b, scratch, kv, step),
+            Until::Hidden => model.hidden(b, scratch, kv, step),
+        })?;
+        Ok(dims)
     }
 
     /// Fills `out` from the `n` largest logits of each row, if the device finds them and they are told from the others.
@@ -140,32 +175,32 @@ pub trait Run: Send {
     /// When the plan exceeds the capacity.
     fn run(&mut self, plan: &mut StepPlan, until: Until) -> Result<&mut [f32]>;
 
+    /// Runs one step up to the final norm, and adds each sequence's rows to its sum, row r times `weights[r]`: `sums [n_seqs, dim]`.
+    /// Rows of weight 0 are not looked at. For runners without logits.
+    ///
+    /// # Errors
+    /// As of [`Run::run`].
+    ///
+    /// # Panics
+    /// Likewise, and unless there is a weight for each row and a sum for each sequence.
+    fn run_pooled(&mut self, plan: &mut StepPlan, weights: &[f32], sums: &mut [f64]) -> Result<()>;
+
     /// What there is room for.
     fn capacity(&self) -> Capacity;
 }
 
 impl<B: Backend> Run for Runner<B> {
     fn run(&mut self, plan: &mut StepPlan, until: Until) -> Result<&mut [f32]> {
-        let Self { b, model, scratch, kv, step, capacity, act, .. } = self;
-        assert!(plan.n_slots() <= capacity.n_pages * PAGE, "plan of {} slots: {capacity:?}", plan.n_slots());
-        let StepDims { n_tokens, n_logits, .. } = plan.dims();
-        let is_decode = until != Until::Hidden && plan.is_decode();
-        if is_decode {
-            plan.pad_to(b.pad_rows(n_tokens).min(capacity.step.max_tokens.min(capacity.step.max_seqs)));
-        }
-        step.load(b, plan)?;
-        scratch.set_rows(plan.dims());
-        b.record(is_decode.then(|| plan.dims()), &mut |b| match until {
-            Until::Logits | Until::Largest(_) => model.forward(b, scratch, kv, step),
-            Until::Hidden => model.hidden(b, scratch, kv, step),
-        })?;
+        let StepDims { n_tokens, n_logits, .. } = self.pass(plan, until)?;
+        let (dim, vocab_size) = (self.model.config.dim, self.model.config.vocab_size);
         if until == Until::Hidden {
-            let n = n_tokens * model.config.dim;
+            let Self { b, scratch, act, out, .. } = self;
+            let n = n_tokens * dim;
             b.download(&mut act[..n], &scratch.h.buf)?;
-            self.out.iter_mut().zip(&act[..n]).for_each(|(out, act)| *out = act.to_f32());
-            return Ok(&mut self.out[..n]);
+            out.iter_mut().zip(&act[..n]).for_each(|(out, act)| *out = act.to_f32());
+            return Ok(&mut out[..n]);
         }
-        let n = n_logits * model.config.vocab_size;
+        let n = n_logits * vocab_size;
         let is_done = match until {
             Until::Largest(n) if n_logits > 0 => self.largest(n_logits, n)?,
             _ => false,
@@ -174,6 +209,32 @@ impl<B: Backend> Run for Runner<B> {
             self.b.download(&mut self.out[..n], &self.scratch.logits.buf)?;
         }
         Ok(&mut self.out[..n])
+    }
+
+    fn run_pooled(&mut self, plan: &mut StepPlan, weights: &[f32], sums: &mut [f64]) -> Result<()> {
+        let dim = self.model.config.dim;
+        let expected = (plan.n_tokens(), plan.n_seqs() * dim);
+        assert_eq!((weights.len(), sums.len()), expected, "weights and sums of a pooled step");
+        self.b.upload(&mut self.pooled.weights, weights)?;
+        let StepDims { n_tokens, n_seqs, .. } = self.pass(plan, Until::Hidden)?;
+        let Self { b, scratch, step, pooled, out, act, .. } = self;
+        pooled.sums.rows = n_seqs;
+        if b.pool(&mut pooled.sums, &scratch.h, &pooled.weights, step)? {
+            let out = &mut out[..n_seqs * dim];
+            b.download(out, &pooled.sums.buf)?;
+            sums.iter_mut().zip(out).for_each(|(sum, x)| *sum += f64::from(*x));
+            return Ok(());
+        }
+        b.download(&mut act[..n_tokens * dim], &scratch.h.buf)?;
+        for ((row, &seq), &weight) in act.chunks_exact(dim).zip(&plan.seq_of).zip(weights) {
+            if weight != 0.0 {
+                let sum = &mut sums[seq as usize * dim..][..dim];
+                sum.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, x)| *sum += f64::from(weight) * f64::from(x.to_f32()));
+            }
+        }
+        Ok(())
     }
 
     fn capacity(&self) -> Capacity {

@@ -15,8 +15,8 @@ use half::{bf16, f16};
 use komt_core::kernels::cuda::CudaAct;
 use komt_core::kernels::{Cuda, Error as KernelError, Tap};
 use komt_core::{
-    Device, Engine, EngineOptions, Error, Event, GenerateOptions, KvFormat, LoadOptions, Model,
-    SamplingParams, Token, Weights,
+    Device, Engine, EngineOptions, Error, Event, FinishReason, GenerateOptions, KvFormat, LoadOptions, Model,
+    SamplingParams, SharedEngine, Token, Weights,
 };
 use komt_softgpu::{DeviceSpec, Fault, Options};
 use logits::{equals_the_cpu, equals_the_cpu_with, prompt};
@@ -262,23 +262,45 @@ fn after_a_sticky_error_everything_fails_and_a_new_model_works() {
     let model = on_cuda::<bf16>(&dir);
     let expected = generated(&model, 12);
     let mut engine = Engine::new(&model, EngineOptions::default().max_context(60)).unwrap();
-    for ids in [[1, 2, 3], [4, 5, 6], [7, 8, 9]] {
-        engine.submit(&ids, GenerateOptions::default().max_new_tokens(12).ignore_eos(true)).unwrap();
+    let how = GenerateOptions::default().max_new_tokens(12).ignore_eos(true);
+    let submit = |engine: &mut Engine, ids: &[u32]| engine.submit(ids, how.clone()).unwrap();
+    let seqs = [[1, 2, 3], [4, 5, 6], [7, 8, 9]].map(|ids| submit(&mut engine, &ids));
+    let shared = SharedEngine::new(Engine::new(&model, EngineOptions::default().max_context(60)).unwrap());
+    let mut sessions = [0, 1].map(|_| shared.session().with_options(how.clone()));
+    for (i, session) in sessions.iter_mut().enumerate() {
+        session.push_ids(&[1, 2, 3 + i as u32]).unwrap();
+        session.next().unwrap().unwrap();
     }
-    engine.step().unwrap();
-    soft.fault(Fault::LaunchFails { nth: 1, sticky: true });
-    for attempt in 0..3 {
-        let error = engine.step().unwrap_err();
-        assert!(matches!(error, Error::Device(KernelError::DeviceLost { .. })), "attempt {attempt}: {error}");
+    // Prefill, a step as it is, one that is recorded; then one that is replayed, in its midst.
+    (0..3).for_each(|_| drop(engine.step().unwrap()));
+    soft.fault(Fault::LaunchFails { nth: 5, sticky: true });
+    let events = engine.step().unwrap();
+    assert_eq!(events.iter().map(Event::seq).collect::<Vec<_>>(), seqs, "{events:?}");
+    let lost = |error: &Error| {
+        assert!(matches!(error, Error::Device(KernelError::DeviceLost { .. })), "{error}");
+        assert!(error.to_string().contains("a recorded step (of "), "the step is named: {error}");
+    };
+    for event in &events {
+        let Event::Failed { error, .. } = event else { panic!("{event:?}") };
+        lost(error);
     }
+    assert!(engine.is_idle(), "nobody waits for a device that is lost");
+    for session in &mut sessions {
+        lost(&session.next().unwrap().unwrap_err());
+        assert_eq!(session.finish_reason(), Some(FinishReason::Failed));
+        assert!(session.next().is_none());
+    }
+    // Who comes later is told as well.
+    let late = submit(&mut engine, &[1]);
+    assert!(matches!(engine.step().unwrap()[..], [Event::Failed { seq, .. }] if seq == late));
     let error = Engine::new(&model, EngineOptions::default()).err().unwrap();
     eprintln!("a second engine: {error}");
-    drop((engine, model));
+    drop((engine, model, sessions, shared));
     assert_eq!(soft.live_bytes(), 0, "the context is gone, and all that was in it");
     soft.fault(Fault::None);
     assert_eq!(generated(&on_cuda::<bf16>(&dir), 12), expected, "on a fresh context");
     // A dead context takes its memory along; nobody could free it.
-    soft.reset(&DeviceSpec::sm(80));
+    gpu.loses_a_context();
 }
 
 #[test]
@@ -311,6 +333,11 @@ fn auto_takes_the_gpu_where_it_can_and_says_why_where_it_does_not() {
     let (none, asked) = why(&dir);
     assert!(none == asked && none.starts_with("CUDA: "), "{none}");
     soft.fault(Fault::None);
+    assert_eq!(
+        (soft.take_complaints(), soft.live_allocations()),
+        (vec![], 0),
+        "before a new device forgets them"
+    );
     soft.reset(&DeviceSpec { memory_bytes: 36 << 20, ..DeviceSpec::sm(80) });
     let (small, asked) = why(&demo());
     assert!(

@@ -273,17 +273,18 @@ pub trait Backend: Sized + Send + 'static {
         n
     }
 
-    /// Runs `body`, or replays a recording of it made earlier under the same key. `None` is never recorded. Default:
-    /// runs it.
+    /// Runs `body`, a step of these dimensions, which errors name. `is_repeated`: those before and after it do the same, so that it
+    /// may be recorded, and a recording that was made earlier for the same dimensions replayed. Default: runs it.
     ///
     /// # Errors
     /// Those of `body`.
     fn record(
         &mut self,
-        key: Option<StepDims>,
+        dims: StepDims,
+        is_repeated: bool,
         body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
     ) -> Result<()> {
-        let _ = key;
+        let _ = (dims, is_repeated);
         body(self)
     }
 }

@@ -198,7 +198,8 @@ impl<B: Backend> Backend for Tap<B> {
     /// Never recorded: the observer is to see every operation.
     fn record(
         &mut self,
-        _key: Option<StepDims>,
+        _dims: StepDims,
+        _is_repeated: bool,
         body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
     ) -> Result<()> {
         body(self)

@@ -92,7 +92,8 @@ impl std::fmt::Debug for SharedBytes {
     }
 }
 
-/// Zeroed bytes that begin at a multiple of 64: no vector of them crosses a cache line.
+/// Zeroed bytes that begin at a multiple of 64: no vector of them crosses a cache line. Many of them lie in huge pages where the
+/// system has any.
 #[derive(Debug, Clone)]
 pub struct AlignedBytes {
     lines: Vec<Line>,
@@ -111,7 +112,9 @@ unsafe impl bytemuck::Pod for Line {}
 impl AlignedBytes {
     /// `len` zeros; `None` where there is no memory for them.
     pub fn zeroed(len: usize) -> Option<Self> {
-        Some(Self { lines: bytemuck::try_zeroed_vec(len.div_ceil(64)).ok()?, len })
+        let mut lines = bytemuck::try_zeroed_vec(len.div_ceil(64)).ok()?;
+        crate::cpu::pages::ask_for_huge::<Line>(&mut lines);
+        Some(Self { lines, len })
     }
 }
 

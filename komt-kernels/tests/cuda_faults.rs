@@ -251,7 +251,7 @@ fn a_kernel_that_fails() {
         lost(clone.upload(&mut out.cuda.buf, &[bf16::ONE]));
         lost(clone.download(&mut [bf16::ONE], &out.cuda.buf));
         lost(t.cuda.matmul(&mut out.cuda, &x.cuda, &w.cuda));
-        lost(t.cuda.record(None, &mut |_| Ok(())));
+        lost(t.cuda.record(Default::default(), false, &mut |_| Ok(())));
         assert_eq!(t.cuda.available_bytes(), None);
         // Opened anew it works, while what was lost is alive still; then that is dropped, and it works still.
         let mut fresh = gpu.twin::<bf16>();

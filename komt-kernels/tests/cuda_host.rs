@@ -186,7 +186,7 @@ impl<A: CudaAct> Model<A> {
 
     fn step(&mut self, cuda: &mut Cuda<A>, key: Option<StepDims>) -> Result<()> {
         let Self { x, h, w, norm } = self;
-        cuda.record(key, &mut |cuda| {
+        cuda.record(key.unwrap_or_default(), key.is_some(), &mut |cuda| {
             cuda.rms_norm(h, x, norm, 1e-5)?;
             cuda.matmul_add(x, h, w)
         })
@@ -220,7 +220,7 @@ fn replayed_steps_are_the_eager_ones() {
     // A step that fails while it is recorded leaves the device in order, and can be tried again.
     let mut fails = |cuda: &mut Cuda<bf16>| {
         let mut n = 0;
-        cuda.record(dims(6), &mut |cuda| {
+        cuda.record(dims(6).unwrap(), true, &mut |cuda| {
             n += 1;
             cuda.rms_norm(&mut model.h, &model.x, &model.norm, 1e-5)?;
             Err(Error::Stopped { op: "test", reason: n.to_string() })
@@ -341,7 +341,7 @@ fn a_panic_in_a_step() {
     for _ in 0..2 {
         let cuda = &mut t.cuda;
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            cuda.record(dims(3), &mut |_| panic!("on purpose")).unwrap();
+            cuda.record(dims(3).unwrap(), true, &mut |_| panic!("on purpose")).unwrap();
         }));
         assert!(panic.is_err());
     }

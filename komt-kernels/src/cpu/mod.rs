@@ -8,6 +8,7 @@
 mod amx;
 mod isa;
 mod options;
+pub(crate) mod pages;
 mod scratch;
 pub(crate) mod simd;
 mod team;
@@ -186,6 +187,7 @@ impl Cpu {
     /// One copy of the parts.
     fn stack<T: Pod>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
         let mut data: Vec<T> = zeroed(parts.iter().map(|part| part.len()).sum::<usize>() / size_of::<T>())?;
+        pages::ask_for_huge(&mut data);
         let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         for part in parts {
             let (to, after) = rest.split_at_mut(part.len());
@@ -351,7 +353,8 @@ impl Backend for Cpu {
     /// Runs the step on this thread, with the others awake.
     fn record(
         &mut self,
-        _key: Option<StepDims>,
+        _dims: StepDims,
+        _is_repeated: bool,
         body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
     ) -> Result<()> {
         let team = self.team.clone();

@@ -192,9 +192,10 @@ impl<A: CudaAct> Backend for Cuda<A> {
 
     fn record(
         &mut self,
-        key: Option<StepDims>,
+        dims: StepDims,
+        is_repeated: bool,
         body: &mut (dyn FnMut(&mut Self) -> Result<()> + Send),
     ) -> Result<()> {
-        self.run_step(key, body)
+        self.run_step(dims, is_repeated, body)
     }
 }

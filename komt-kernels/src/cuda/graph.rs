@@ -59,8 +59,7 @@ enum Plan {
 }
 
 impl Recordings {
-    fn plan(&mut self, key: Option<StepDims>, n_freed: u64) -> Plan {
-        let Some(key) = key.filter(|_| !self.are_off) else { return Plan::Eager };
+    fn plan(&mut self, key: StepDims, n_freed: u64) -> Plan {
         self.n_used += 1;
         if let Some(recorded) = self.steps.get_mut(&key) {
             recorded.last_used = self.n_used;
@@ -84,20 +83,20 @@ type Body<'a, A> = &'a mut (dyn FnMut(&mut Cuda<A>) -> Result<()> + Send);
 
 impl<A: CudaAct> Cuda<A> {
     /// Runs one step, alone on the device from its first launch to its last.
-    pub(super) fn run_step(&mut self, key: Option<StepDims>, body: Body<'_, A>) -> Result<()> {
+    pub(super) fn run_step(&mut self, dims: StepDims, is_repeated: bool, body: Body<'_, A>) -> Result<()> {
         assert!(self.mode == Mode::Idle, "record: a step within a step");
         let shared = self.shared.clone();
         let context = &shared.context;
         let _work = context.work()?;
-        let plan = match shared.is_sync {
-            true => Plan::Eager,
-            false => self.recordings.plan(key, context.n_freed()),
+        let plan = match is_repeated && !shared.is_sync && !self.recordings.are_off {
+            true => self.recordings.plan(dims, context.n_freed()),
+            false => Plan::Eager,
         };
         let replayed = matches!(plan, Plan::Replay(_));
-        context.set_doing(|doing| (doing.step, doing.replayed) = (key, replayed));
+        context.set_doing(|doing| (doing.step, doing.replayed) = (Some(dims), replayed));
         let done = match plan {
             Plan::Eager => self.in_mode(Mode::Step, body),
-            Plan::Record => self.record_step(key, body),
+            Plan::Record => self.record_step(dims, body),
             Plan::Replay(graph) => {
                 shared.counts.replays.fetch_add(1, Ordering::Relaxed);
                 self.launch_graph(graph)
@@ -110,7 +109,7 @@ impl<A: CudaAct> Cuda<A> {
         done
     }
 
-    fn record_step(&mut self, key: Option<StepDims>, body: Body<'_, A>) -> Result<()> {
+    fn record_step(&mut self, dims: StepDims, body: Body<'_, A>) -> Result<()> {
         let stream = self.shared.stream.handle;
         // Of this thread alone: others may allocate meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -139,7 +138,7 @@ impl<A: CudaAct> Cuda<A> {
             Ok(exec) => {
                 self.shared.counts.recordings.fetch_add(1, Ordering::Relaxed);
                 let n_freed = context.n_freed();
-                if let Some(recorded) = key.and_then(|key| self.recordings.steps.get_mut(&key)) {
+                if let Some(recorded) = self.recordings.steps.get_mut(&dims) {
                     recorded.graph = Some(Graph { exec, n_freed, context });
                 }
                 self.launch_graph(exec)

@@ -191,7 +191,6 @@ impl<A: CudaAct> Cuda<A> {
         let recording_failure = OnceLock::new();
         let shared =
             Shared { kernels, workspace, staging, stream, context, is_sync, counts, recording_failure };
-        shared.context.set_doing(|doing| doing.sync = is_sync);
         Ok(Self::of(Arc::new(shared)))
     }
 
@@ -234,7 +233,7 @@ impl<A: CudaAct> Cuda<A> {
         let _work = self.work(&shared)?;
         self.op = op;
         shared.context.set_doing(|doing| {
-            (doing.op, doing.replayed) = (op, false);
+            (doing.op, doing.replayed, doing.sync) = (op, false, shared.is_sync);
             doing.step = doing.step.filter(|_| self.mode != Mode::Idle);
         });
         match self.mode {
