@@ -152,6 +152,8 @@ struct Plan {
     vectors: Vec<String>,
     dim: usize,
     weights: Weights,
+    /// What is read for it, in the source's files.
+    source_bytes: u64,
 }
 
 impl Plan {
@@ -163,7 +165,8 @@ impl Plan {
             let parts = if format.is_quantised() { vec![matrix] } else { matrix.split() };
             matrices.extend(parts.into_iter().map(|matrix| (matrix, format)));
         }
-        Ok(Self { matrices, vectors, dim: config.dim, weights })
+        let source_bytes = weights::total_bytes(config, files);
+        Ok(Self { matrices, vectors, dim: config.dim, weights, source_bytes })
     }
 
     fn n_weights(&self) -> u64 {
@@ -232,8 +235,7 @@ impl Writing<'_> {
         host: &Cpu,
         options: &mut LoadOptions,
     ) -> Result<u64> {
-        let total_bytes = files.names().iter().map(|name| files.bytes(name)).sum();
-        let (header, mut done_bytes) = (plan.header(), 0);
+        let (header, total_bytes, mut done_bytes) = (plan.header(), plan.source_bytes, 0);
         let mut done = |name: &str| {
             files.release(name);
             done_bytes += files.bytes(name);

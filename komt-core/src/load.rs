@@ -300,7 +300,7 @@ impl Model {
             false => ("weights", weights_bytes),
         };
         enough(what, needed_bytes, options.memory_limit_bytes, backend.available_bytes())?;
-        let total_bytes = tensors.names().iter().map(|name| tensors.bytes(name)).sum();
+        let total_bytes = weights::total_bytes(config, &**tensors);
         let weights = weights::Loading {
             files: &**tensors,
             weights: options.weights,

@@ -64,6 +64,13 @@ fn is_ignored(c: &Config, name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (c.tied && name == "lm_head.weight")
 }
 
+/// Bytes that everything which is read takes in the files: what progress ends at.
+pub(crate) fn total_bytes(c: &Config, files: &dyn TensorSource) -> u64 {
+    let (matrices, vectors) = tensors(c);
+    let parts = matrices.iter().flat_map(|matrix| matrix.parts(files)).map(|(name, _)| name);
+    parts.chain(&vectors).map(|name| files.bytes(name)).sum()
+}
+
 /// The names that the files have must be those that the configuration needs; each must have its shape and a type that is
 /// read. Returns the bytes that the backend will keep.
 pub(crate) fn check<B: Backend>(

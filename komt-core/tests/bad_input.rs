@@ -5,7 +5,7 @@ mod support;
 
 use komt_core::{
     EmbedOptions, Embedder, Engine, EngineOptions, Error, GenerateOptions, Isa, LoadOptions, Model, Progress,
-    SamplingParams, Scorer,
+    SamplingParams, Scorer, Weights, convert,
 };
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -231,7 +231,25 @@ fn a_tied_model_may_bring_its_output_matrix_and_old_buffers() {
             vec![0; 8],
         ));
     });
-    Model::load(dir.path(), LoadOptions::default()).unwrap();
+    // Progress counts what is read, so that it ends at its total.
+    let last = Arc::new(Mutex::new((0, 0)));
+    let options = || {
+        let last = last.clone();
+        LoadOptions::default().on_progress(move |progress| {
+            if let Progress::Weights { done_bytes, total_bytes, .. } = progress {
+                *last.lock().unwrap() = (done_bytes, total_bytes);
+            }
+        })
+    };
+    let ended = || {
+        let (done_bytes, total_bytes) = std::mem::take(&mut *last.lock().unwrap());
+        assert!(done_bytes == total_bytes && done_bytes > 0, "{done_bytes} of {total_bytes}");
+    };
+    Model::load(dir.path(), options()).unwrap();
+    ended();
+    let out = tempfile::tempdir().unwrap();
+    convert(dir.path(), out.path(), false, options().weights(Weights::Q8)).unwrap();
+    ended();
 }
 
 #[test]
