@@ -18,7 +18,7 @@ use std::time::Instant;
 struct Args {
     /// The directory; made when it is not there, refused when a model is in it
     out: PathBuf,
-    /// Replaces the model that is in the directory
+    /// Replaces the model that is in the directory, if it is in one file
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -11,8 +11,9 @@ use komt_kernels::quant::QuantLayout;
 use komt_kernels::{Cpu, WeightFormat};
 use serde_json::{Map, Value, json};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What [`convert`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,8 @@ const COPIED: [&str; 7] = [
 const CONFIG: &str = "config.json";
 
 /// Reads the model in the directory `from` and writes it to the directory `to` with matrices as `options.weights` says, one
-/// after the other: no more than one is in memory. `to` is made where it is not there; with `overwrite` it may have a model,
-/// which goes when the new one is complete. Of `options` the device matters only for its threads.
+/// after the other: no more than one is in memory. `to` is made where it is not there; with `overwrite` it may have a model
+/// in one file, which goes when the new one is complete. Of `options` the device matters only for its threads.
 ///
 /// [`Weights::Q8`] and [`Weights::Q4`] are written as they are multiplied, so that loading maps them and copies nothing.
 /// **Only komt reads such a directory**; the file's metadata name the format and its version. [`Weights::Bf16`] is an ordinary
@@ -82,8 +83,7 @@ pub fn convert(
     };
     std::fs::create_dir_all(to).map_err(error(to))?;
     may_be_written(from, to, overwrite)?;
-    let partial = Partial(to.join(format!(".{SINGLE}.partial")));
-    let file = File::create(&partial.0).map_err(error(&partial.0))?;
+    let (partial, file) = Partial::create(to, SINGLE)?;
     let mut write = Writing { path: &partial.0, file: BufWriter::new(file) };
     let file_bytes = write.all(&plan, &*tensors, &host, &mut options)?;
     // Whatever may fail for want of room is written before anything gets its name, and by no copy: what has a name may be a
@@ -93,15 +93,15 @@ pub fn convert(
         let (source, path) = (from.join(name), to.join(name));
         if source.exists() {
             let bytes = std::fs::read(&source).map_err(error(&source))?;
-            let partial = Partial(to.join(format!(".{name}.partial")));
-            std::fs::write(&partial.0, bytes).map_err(error(&partial.0))?;
+            let (partial, mut file) = Partial::create(to, name)?;
+            file.write_all(&bytes).map_err(error(&partial.0))?;
             copies.push((path, Some(partial)));
         } else {
             copies.push((path, None));
         }
     }
     let remove = |path: &Path| match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(error(path)(source)),
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(error(path)(source)),
         _ => Ok(()),
     };
     let path = to.join(SINGLE);
@@ -128,16 +128,37 @@ fn may_be_written(from: &Path, to: &Path, overwrite: bool) -> Result<()> {
     if is_same {
         return wrong("another than the model's own", format!("{}", to.display()));
     }
+    let there = |names: &[&str]| names.iter().map(|name| to.join(name)).find(|path| path.exists());
     // An index would not be read beside the new file, but its shards would lie there for nothing.
-    let there = [SINGLE, INDEX, CONFIG].map(|name| to.join(name)).into_iter().filter(|path| path.exists());
-    match there.into_iter().find(|path| !overwrite || path.ends_with(INDEX)) {
-        Some(path) => wrong("one without a model", format!("{}", path.display())),
+    let (expected, found) = match overwrite {
+        true => ("one without a sharded model", there(&[INDEX])),
+        false => ("one without a model", there(&[SINGLE, INDEX, CONFIG])),
+    };
+    match found {
+        Some(path) => wrong(expected, format!("{}", path.display())),
         None => Ok(()),
     }
 }
 
 /// A file that is removed unless it got its name.
 struct Partial(PathBuf);
+
+impl Partial {
+    /// A new file beside what will be `name`. Nobody else writes it: a conversion into the same directory has its own.
+    fn create(dir: &Path, name: &str) -> Result<(Self, File)> {
+        static N_FILES: AtomicU32 = AtomicU32::new(0);
+        loop {
+            let n = N_FILES.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!(".{name}.{}-{n}.partial", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => return Ok((Self(path), file)),
+                // Of another machine's process, or one that was killed: they may have this number, too.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(Error::File { path, source }),
+            }
+        }
+    }
+}
 
 impl Drop for Partial {
     fn drop(&mut self) {

@@ -185,7 +185,10 @@ fn directories_are_not_overwritten_by_accident() {
     );
     error(convert(demo(), copy.path(), true, exact(Weights::Stored)), "found `stored`");
     let sharded = with_config(&models().join("tiny_sharded"), |_| {});
-    error(convert(demo(), sharded.path(), true, exact(Weights::Q8)), "model.safetensors.index.json");
+    let into_sharded = |overwrite| convert(demo(), sharded.path(), overwrite, exact(Weights::Q8));
+    error(into_sharded(false), "expected one without a model");
+    let refused = error(into_sharded(true), "expected one without a sharded model, found");
+    assert!(refused.to_string().ends_with("model.safetensors.index.json"), "{refused}");
     // Quantised twice: refused.
     let out = tempfile::tempdir().unwrap();
     error(convert(copy.path(), out.path(), false, exact(Weights::Q4)), "quantised already");
@@ -194,7 +197,6 @@ fn directories_are_not_overwritten_by_accident() {
     }
 }
 
-/// A copy of `model` where number `at` of a tensor is `value`.
 /// What the output directory has is replaced, not written into: it may be the source's own files.
 #[test]
 fn nothing_of_another_model_stays_and_nothing_of_the_source_goes() {
@@ -219,6 +221,22 @@ fn nothing_of_another_model_stays_and_nothing_of_the_source_goes() {
     assert_eq!(load(out.path(), Weights::Stored), load(&head64, Weights::Q8));
 }
 
+/// Each writes files of its own; the one that ends last stays, whole.
+#[test]
+fn two_conversions_into_one_directory() {
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path();
+    std::thread::scope(|scope| {
+        for weights in [Weights::Q8, Weights::Q4] {
+            scope.spawn(move || convert(demo(), to, true, exact(weights)).unwrap());
+        }
+    });
+    let found = load(to, Weights::Stored);
+    assert!([Weights::Q8, Weights::Q4].iter().any(|&weights| found == load(&demo(), weights)));
+    let mut names = std::fs::read_dir(to).unwrap().map(|it| it.unwrap().file_name());
+    assert!(names.all(|name| !name.to_string_lossy().contains("partial")));
+}
+
 /// What the other loaders take may be no directory, and is named.
 #[test]
 fn files_that_are_no_models() {
@@ -229,6 +247,7 @@ fn files_that_are_no_models() {
     error(convert(file.path(), out.path(), false, exact(Weights::Q4)), "a GGUF file is quantised while");
 }
 
+/// A copy of `model` where number `at` of a tensor is `value`.
 fn with_number(model: &str, tensor: &str, at: usize, value: &[u8]) -> tempfile::TempDir {
     let dir = with_config(&models().join(model), |_| {});
     let path = dir.path().join("model.safetensors");
