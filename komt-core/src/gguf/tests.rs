@@ -1,5 +1,6 @@
 //! The model of a directory from a file made of it; hostile files.
 
+mod block_types;
 mod writer;
 
 use super::*;
@@ -64,6 +65,13 @@ fn text_is_that_of_the_directory() {
     assert_eq!((a.bos(), a.eos(), a.unk(), a.adds_bos()), (b.bos(), b.eos(), b.unk(), b.adds_bos()));
 }
 
+/// The whole way: mapped from a file, with its tokenizer, and every matrix read.
+fn load_bytes(bytes: &[u8]) -> Result<Model> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    load(file.path())
+}
+
 /// What opening a file with these bytes says, all but the weights.
 fn open_bytes(bytes: &[u8]) -> Result<()> {
     let path = Path::new("x.gguf");
@@ -87,6 +95,31 @@ fn the_tiny_file_is_right_in_both_versions() {
     assert_eq!(message(|file| file.set("tokenizer.ggml.model", text("no_vocab"))), "nothing is wrong");
     let file = written(&File::tiny());
     assert_eq!(load(file.path()).unwrap().config().vocab_size, 4);
+}
+
+#[test]
+fn the_byte_level_file_is_right() {
+    let model = load_bytes(&File::byte_level().bytes()).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    assert_eq!(tokenizer.encode("abb<|end|>").unwrap(), [3, 2, 0]);
+    assert_eq!((model.eos(), tokenizer.bos()), (&[0][..], None));
+    let wrong = |change: &dyn Fn(&mut File)| {
+        let mut file = File::byte_level();
+        change(&mut file);
+        load_bytes(&file.bytes()).unwrap_err().to_string()
+    };
+    let (merges, gate) = ("tokenizer.ggml.merges", "blk.0.ffn_gate.weight");
+    for (message, expected) in [
+        (wrong(&|file| file.set(merges, u32(1))), "tokenizer.ggml.merges: expected an array"),
+        (wrong(&|file| file.set(merges, array(4, 1, &[0; 4]))), "expected an array of texts"),
+        (wrong(&|file| file.set(merges, texts(&["ab"]))), "merges of two tokens"),
+        (wrong(&|file| file.set(merges, texts(&["a c"]))), "tokenizer: expected"),
+        (wrong(&|file| file.set("tokenizer.ggml.eos_token_id", u32(4))), "the EOS token"),
+        // A scale that is infinite.
+        (wrong(&|file| file.tensor(gate).bytes[1] = 0x7c), "gate_proj.weight`: weight [0, 0] is inf"),
+    ] {
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
 }
 
 type Damage = Box<dyn FnOnce(&mut File)>;
@@ -185,9 +218,14 @@ fn tensors_that_nothing_computes_are_named() {
 /// Cut anywhere, a file is an error and nothing worse. (Behind the last number there is only padding.)
 #[test]
 fn truncated_files_are_errors() {
-    let bytes = File::tiny().bytes();
-    for len in 0..bytes.len() {
-        assert!(open_bytes(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+    for bytes in [File::tiny().bytes(), File::byte_level().bytes()] {
+        for len in 0..bytes.len() {
+            assert!(open_bytes(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
+        }
+        // From a file, too, at some of the lengths: an empty one, and parts of everything that is in it.
+        for len in (0..bytes.len()).step_by(17) {
+            assert!(load_bytes(&bytes[..len]).is_err(), "{len} of {} bytes, from a file", bytes.len());
+        }
     }
 }
 
@@ -195,13 +233,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     /// Whatever bytes of the header are changed to: a model or an error, no panic.
     #[test]
-    fn changed_bytes_never_panic(changes in proptest::collection::vec((0.0..1.0f64, any::<u8>()), 1..8)) {
-        let file = File::tiny();
+    fn changed_bytes_never_panic(
+        changes in proptest::collection::vec((0.0..1.0f64, any::<u8>()), 1..8),
+        is_byte_level in any::<bool>(),
+    ) {
+        let file = if is_byte_level { File::byte_level() } else { File::tiny() };
         let mut bytes = file.bytes();
         let header = bytes.len() - file.tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
         for (at, byte) in changes {
             bytes[(at * header as f64) as usize] = byte;
         }
-        let _ = open_bytes(&bytes);
+        let _ = load_bytes(&bytes);
     }
 }

@@ -104,6 +104,23 @@ impl File {
         file
     }
 
+    /// The tiny model with a byte-level vocabulary of `a`, `b` and `ab`, and a matrix in blocks (Q8_0).
+    pub fn byte_level() -> Self {
+        let mut file = Self::tiny();
+        file.keys.retain(|(key, _)| !key.starts_with("tokenizer."));
+        file.set("tokenizer.ggml.model", text("gpt2"));
+        file.set("tokenizer.ggml.pre", text("smollm"));
+        file.set("tokenizer.ggml.tokens", texts(&["<|end|>", "a", "b", "ab"]));
+        file.set("tokenizer.ggml.token_type", array(5, 4, &[3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]));
+        file.set("tokenizer.ggml.merges", texts(&["a b"]));
+        file.set("tokenizer.ggml.eos_token_id", u32(0));
+        file.set("tokenizer.chat_template", text("{{ messages[0].content }}"));
+        let gate = file.tensor("blk.0.ffn_gate.weight");
+        // A block in each row: the scale 1, and 32 ones.
+        (gate.kind, gate.bytes) = (8, [&[0x00u8, 0x3c][..], &[1; 32]].concat().repeat(64));
+        file
+    }
+
     /// Adds a key or gives it another value.
     pub fn set(&mut self, key: &str, value: Vec<u8>) {
         match self.keys.iter_mut().find(|(name, _)| name == key) {
