@@ -1,44 +1,17 @@
 //! The examples, run as a user runs them: what they print, how they end, and what they say when something is wrong.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use komt_core::{LoadOptions, Model, Scorer};
 use safetensors::{Dtype, SafeTensors};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
+use support::*;
 
 const NAMES: [&str; 8] = ["generate", "chat", "embed", "score", "frontend", "logits", "synth", "quantize"];
 const JEJU: &str = "제주도를 1박2일로 혼자 여행하려고 하는데 여행 코스를 만들어줘";
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// An example of this build: `cargo test` puts them into `examples/`, beside the `deps/` that this test runs from.
-fn example(name: &str) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let path = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.exists(), "{} is not there: `cargo test -p komt-examples` builds it", path.display());
-    let mut command = Command::new(path);
-    command.current_dir(repository()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(name: &str, args: &[&str]) -> Output {
-    example(name).args(args).output().unwrap()
-}
-
-/// Standard output and error of a run that must go well.
-fn good(name: &str, args: &[&str]) -> (String, String) {
-    told(name, run(name, args))
-}
-
-fn told(what: &str, output: Output) -> (String, String) {
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(output.status.success(), "{what}: {}\n{out}\n{err}", output.status);
-    (out, err)
-}
 
 fn start(name: &str, args: &[&str]) -> Child {
     example(name).args(args).stdin(Stdio::piped()).spawn().unwrap()
@@ -351,7 +324,7 @@ fn chat_tells_what_is_wrong_and_goes_on() {
 fn interrupting_chat_stops_the_answer_and_not_the_program() {
     let interrupt = |child: &Child| {
         let kill = format!("kill -INT {}", child.id()); // a shell's own: not every system has the program
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     };
     // An answer of seconds, to be interrupted as soon as it has begun.
     let mut child = start("chat", &["--isa", "scalar", "--ignore-eos", "--max-new-tokens", "900"]);
