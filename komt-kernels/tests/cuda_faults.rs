@@ -5,8 +5,12 @@ mod cuda_support;
 
 use cuda_support::{Gpu, Twin, bound, has_nvrtc, is_real, normal, options};
 use half::{bf16, f16};
+use komt_cache::StepPlan;
 use komt_kernels::cuda::{CudaAct, CudaCache, CudaOptions, devices};
-use komt_kernels::{AttnShape, Backend, Cuda, Error, HostWeight, Result, WeightFormat};
+use komt_kernels::{
+    AttnShape, Backend, Cuda, Error, HostWeight, KvFormat, KvLayer, Result, Rows, Step, StepCapacity,
+    WeightFormat,
+};
 use komt_softgpu::{DeviceSpec, Fault};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -143,6 +147,35 @@ fn unsupported_shapes_and_weights() {
     let Error::WeightRange { row, col, value, .. } = error else { panic!("{error:?}") };
     assert_eq!((row, col, value), (1, 5, bf16::from_f32(-70000.0).to_f32()));
     contains(&error, &["65504"]);
+}
+
+/// A grid has 65,535 blocks at most in y, where sequences are, and tiles of 64 rows of a matrix.
+#[test]
+fn more_rows_and_sequences_than_a_grid_has_blocks() {
+    let Some(gpu) = Gpu::open(80) else { return };
+    let mut cuda = gpu.cuda::<bf16>();
+    let rows = 64 * 65_535 + 1;
+    let bytes = vec![0; rows * 32 * 2]; // read by nobody
+    let weight = HostWeight { rows, cols: 32, format: WeightFormat::Bf16, parts: &[&bytes] };
+    let error = cuda.load_weight(weight).map(drop).unwrap_err();
+    contains(&error, &["rows of a matrix", "4194241", "4194240 at most"]);
+
+    let (n, attn) = (65_536, AttnShape { n_heads: 1, n_kv_heads: 1, head_dim: 64, window: None });
+    let mut plan = StepPlan::new(1);
+    plan.pad_to(n);
+    let capacity = StepCapacity { max_tokens: n, max_seqs: n, max_logits: n, table_len: 1 };
+    let mut step = Step::<Cuda<bf16>>::alloc(&mut cuda, capacity).unwrap();
+    step.load(&mut cuda, &plan).unwrap();
+    let kv = KvLayer::<Cuda<bf16>>::alloc(&mut cuda, 16, attn, KvFormat::Bf16).unwrap();
+    let mut qkv = Rows::<Cuda<bf16>, bf16>::alloc(&mut cuda, n, 3 * 64).unwrap();
+    let mut out = Rows::<Cuda<bf16>, bf16>::alloc(&mut cuda, n, 64).unwrap();
+    (qkv.rows, out.rows) = (n, n);
+    let refused = |error: Error| contains(&error, &["sequences in a step", "65536", "65535 at most"]);
+    refused(cuda.attention(&mut out, &qkv, &kv, &step, attn).unwrap_err());
+    let (mut sums, weights) =
+        (Rows::<Cuda<bf16>, f32>::alloc(&mut cuda, n, 64).unwrap(), cuda.alloc::<f32>(n).unwrap());
+    sums.rows = n;
+    refused(cuda.pool(&mut sums, &out, &weights, &step).unwrap_err());
 }
 
 /// Opens a device, loads, and runs an operation: everything that allocates.

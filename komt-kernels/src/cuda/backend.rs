@@ -7,7 +7,7 @@ use crate::{
 };
 use bytemuck::cast_slice;
 use komt_cache::StepDims;
-use ops::matmul::cuda::Epilogue;
+use ops::matmul::cuda::{Epilogue, MAX_W_ROWS};
 use std::sync::PoisonError;
 
 /// Rows of weights are read 16 bytes at a time, by tiles of 32 columns.
@@ -15,6 +15,10 @@ const WIDTH: usize = 32;
 
 /// A row of any format fits the host's staging memory, and 32 bits count its elements.
 const MAX_WIDTH: usize = 1 << 20;
+
+/// Rows of a matrix, in words. q|k|v and gate|up of widths as above have fewer; a vocabulary may have more.
+const MAX_ROWS: &str = "4194240 at most";
+const _: () = assert!(MAX_W_ROWS == 4_194_240);
 
 impl<A: CudaAct> Backend for Cuda<A> {
     type Buf<T: Elem> = CudaBuf<T>;
@@ -86,6 +90,10 @@ impl<A: CudaAct> Backend for Cuda<A> {
         if !weight.cols.is_multiple_of(WIDTH) {
             let (what, expected) = ("the width of a matrix", "multiples of 32");
             return Err(Error::UnsupportedShape { what, found: weight.cols, expected });
+        }
+        if weight.rows > MAX_W_ROWS {
+            let what = "the number of rows of a matrix";
+            return Err(Error::UnsupportedShape { what, found: weight.rows, expected: MAX_ROWS });
         }
         let work = self.work(&self.shared)?;
         let packing = match weight.format {

@@ -81,7 +81,7 @@ fn load(
         match unsafe { result::module::load_data(image.cubin.as_ptr().cast()) } {
             Ok(module) => return Ok(module),
             Err(error) if is_refusal(error) => refused.push(format!("machine code: {}", describe(error))),
-            Err(error) => return Err(failed(context, error)),
+            Err(error) => return Err(failed(context, source, image.cubin.len(), error)),
         }
     }
     match load_ptx(&image.ptx) {
@@ -92,15 +92,16 @@ fn load(
             let device = context.device.name.clone();
             Err(Error::KernelRefused { device, source_name: source.name.into(), reason })
         }
-        Err((error, _)) => Err(failed(context, error)),
+        Err((error, _)) => Err(failed(context, source, image.ptx.len(), error)),
     }
 }
 
-fn failed(context: &Context, error: DriverError) -> Error {
+/// `bytes`: of the image. What the driver takes beside them is its business.
+fn failed(context: &Context, source: &Source, bytes: usize, error: DriverError) -> Error {
     match error.0 {
-        // The size is the driver's business.
         sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-            Error::OutOfMemory { device: context.device.name.clone(), bytes: 0 }
+            let device = format!("{}, kernels of {}", context.device.name, source.name);
+            Error::OutOfMemory { device, bytes }
         }
         _ => context.failed("cuModuleLoadData", error),
     }

@@ -7,6 +7,9 @@ use cudarc::driver::{DriverError, result};
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
+/// Blocks of a grid in y, and in z, at most (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+pub(crate) const MAX_BLOCKS_YZ: usize = 65_535;
+
 /// Dimensions of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -38,6 +41,17 @@ pub(crate) struct KernelSpec {
     pub max_shared_bytes: u32,
 }
 
+/// The sequences of a step, which are blocks in y: no more than a grid has there.
+pub(crate) fn seqs_in_grid(n_seqs: usize) -> Result<u32> {
+    match n_seqs <= MAX_BLOCKS_YZ {
+        true => Ok(n_seqs as u32),
+        false => {
+            let (what, expected) = ("the number of sequences in a step", "65535 at most");
+            Err(Error::UnsupportedShape { what, found: n_seqs, expected })
+        }
+    }
+}
+
 /// The one parameter of a kernel, passed by value.
 ///
 /// # Safety
@@ -65,6 +79,11 @@ impl<A: CudaAct> Cuda<A> {
             return Ok(());
         }
         let [x, y, z] = grid.blocks;
+        let name = || format!("{} ({kernel}, {x} x {y} x {z} blocks of {} threads)", self.op, grid.threads);
+        if y.max(z) as usize > MAX_BLOCKS_YZ {
+            let reason = format!("a grid has {MAX_BLOCKS_YZ} blocks at most in y and in z");
+            return Err(Error::Launch { device: shared.context.device.name.clone(), op: name(), reason });
+        }
         let stream = shared.stream.handle;
         let mut pointers: [*mut c_void; 1] = [(&raw mut params).cast()];
         // SAFETY: the kernel takes one parameter of this type, which the driver copies before it returns: `Params`, to whose
@@ -74,7 +93,6 @@ impl<A: CudaAct> Cuda<A> {
             result::launch_kernel(function, (x, y, z), block, grid.shared_bytes, stream, &mut pointers)
         };
         shared.counts.launches.fetch_add(1, Ordering::Relaxed);
-        let name = || format!("{} ({kernel}, {x} x {y} x {z} blocks of {} threads)", self.op, grid.threads);
         launched.map_err(|error| shared.launch_failed(name(), error))?;
         if shared.is_sync {
             // SAFETY: the stream lives.

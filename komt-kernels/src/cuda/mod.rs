@@ -33,7 +33,7 @@ pub use driver::{CudaDevice, device, devices};
 use graph::Recordings;
 use half::{bf16, f16};
 use kernels::Kernels;
-pub(crate) use launch::{Grid, KernelSpec, Params, Source};
+pub(crate) use launch::{Grid, KernelSpec, MAX_BLOCKS_YZ, Params, Source, seqs_in_grid};
 pub use options::{CudaCache, CudaOptions};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -29,7 +29,18 @@ pub(super) struct Staging {
 #[derive(Debug)]
 struct Half {
     sent: sys::CUevent,
-    is_used: bool,
+    state: State,
+}
+
+/// When a half may be filled again.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Now.
+    Free,
+    /// When its event has passed.
+    Sent,
+    /// When the stream has done all that it has: the event could not be recorded, and tells of an earlier copy.
+    Unmarked,
 }
 
 // SAFETY: the memory and the events belong to this value alone, and are used under `&mut self`.
@@ -46,7 +57,7 @@ impl Staging {
             _ => failed("cuMemHostAlloc")(error),
         })?;
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-        let half = |sent| Half { sent, is_used: false };
+        let half = |sent| Half { sent, state: State::Free };
         let halves = event().and_then(|first| match event() {
             Ok(second) => Ok([half(first), half(second)]),
             Err(error) => {
@@ -75,22 +86,30 @@ impl Staging {
         let half = &mut self.halves[self.next];
         let context = &self.context;
         let failed = |call| move |error| context.failed(call, error);
-        if half.is_used {
-            // SAFETY: the event was recorded when the half was sent.
-            unsafe { result::event::synchronize(half.sent) }.map_err(failed("cuEventSynchronize"))?;
-            half.is_used = false;
+        match half.state {
+            State::Free => {}
+            State::Sent => {
+                // SAFETY: the event was recorded when the half was sent.
+                unsafe { result::event::synchronize(half.sent) }.map_err(failed("cuEventSynchronize"))?;
+            }
+            State::Unmarked => {
+                // SAFETY: the stream lives.
+                unsafe { result::stream::synchronize(stream) }.map_err(failed("cuStreamSynchronize"))?;
+            }
         }
+        half.state = State::Free;
         // SAFETY: within the pinned memory; the device is not reading it; the halves do not overlap.
         let memory = unsafe {
             std::slice::from_raw_parts_mut(self.start.cast::<u8>().add(self.next * HALF_BYTES), bytes)
         };
         fill(memory)?;
-        // SAFETY: `to` is a live buffer with room for the bytes; the half is not written before the event has passed.
+        // SAFETY: `to` is a live buffer with room for the bytes; the half is not written before its state allows it.
         unsafe {
             result::memcpy_htod_async(to, memory, stream).map_err(failed("cuMemcpyHtoDAsync"))?;
-            half.is_used = true;
+            half.state = State::Unmarked;
             result::event::record(half.sent, stream).map_err(failed("cuEventRecord"))?;
         }
+        half.state = State::Sent;
         self.next = 1 - self.next;
         Ok(())
     }

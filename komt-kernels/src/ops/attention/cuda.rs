@@ -1,7 +1,7 @@
 //! `attention` on CUDA: sequences with one row by `decode.cuh`, the others by `prefill.cuh`.
 
 use super::check;
-use crate::cuda::{Cuda, CudaAct, Grid, KernelSpec, Params, Source};
+use crate::cuda::{Cuda, CudaAct, Grid, KernelSpec, Params, Source, seqs_in_grid};
 use crate::kv::native;
 use crate::{AttnShape, KvFormat, KvLayer, Result, Rows, Step};
 use komt_cache::PAGE;
@@ -198,7 +198,7 @@ fn decode<A: CudaAct>(
         partials,
         table_len: table_len as u32,
         window: window(attn),
-        n_seqs: n_seqs as u32,
+        n_seqs: seqs_in_grid(n_seqs)?,
         n_heads: attn.n_heads as u32,
         n_kv_heads: attn.n_kv_heads as u32,
         n_splits,

@@ -12,7 +12,7 @@
 // of A to that of the output: NMSE 2 * 2.8e-6 (bf16), 2 * 4.3e-8 (f16).
 // At the end the warps' results are merged in their order through shared memory; the splits' go to the workspace (decode.cu merges them).
 //
-// Preconditions: n_heads % n_kv_heads == 0; 16-byte aligned buffers; a row's own key is in the cache.
+// Preconditions: n_heads % n_kv_heads == 0; 16-byte aligned buffers; a row's own key is in the cache; n_seqs <= 65,535 (grid y).
 // A row with PAD_SLOT reads nothing and is set to zero.
 // Moves, per sequence: keys * kv_dim numbers of K and of V (once for every 8 query heads of a kv head), q_dim * 4 bytes of q and out;
 // partials: n_splits * n_heads * (head_dim + 2) * 4 bytes.

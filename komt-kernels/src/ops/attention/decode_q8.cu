@@ -30,7 +30,7 @@ template <u32 HEAD_DIM> struct Tile {
             }
             if (K_HALF) k_half[h] = visible(key) ? load8_once(row + 64 + 8 * t) : make_uint2(0, 0);
         }
-const float *of = lane < PAGE ? p.k_scales : p.v_scales;
+        const float *of = lane < PAGE ? p.k_scales : p.v_scales;
         scale = visible(lane % PAGE) ? of[scales * PAGE + lane % PAGE] : 0.0f;
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {

@@ -1,7 +1,7 @@
 //! Which kernel, in how many blocks: by the rows of x and the shape of w.
 
 use super::check;
-use crate::cuda::{Cuda, CudaAct, CudaWeight, Grid, KernelSpec, Packing, Params, Source};
+use crate::cuda::{Cuda, CudaAct, CudaWeight, Grid, KernelSpec, MAX_BLOCKS_YZ, Packing, Params, Source};
 use crate::{Result, Rows};
 
 pub(crate) use super::Epilogue;
@@ -151,6 +151,9 @@ const Q4_TILES: Tiles = tiles(
     Packing::Q4,
     ["matmul_skinny_16_q4", "matmul_skinny_32_q4", "matmul_skinny_64_q4", "matmul_gemm_q4"],
 );
+
+/// Rows of w at most: tiles of the narrowest kernels are blocks in y.
+pub(crate) const MAX_W_ROWS: usize = ACT_TILES[0].bn * MAX_BLOCKS_YZ;
 
 impl Tile {
     /// Bytes of w in a stage, and of scales as pairs.

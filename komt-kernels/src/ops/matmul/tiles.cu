@@ -14,7 +14,9 @@ struct ReduceParams {
 static_assert(sizeof(ReduceParams) == 32, "ReduceParams");
 
 // The epilogue of tiles whose columns were split. Mapping: a thread has one output; grid (outputs of a row / 256, rows).
-// Bytes moved: splits * 4 read for each sum.
+// Preconditions: the launch before it, of gridDim.z == splits blocks a tile, has written all of partials; rows <= 65,535, the
+// blocks of a grid in y; with SwiGLU n is even.
+// Bytes moved: splits * 4 read for each sum, 2 or 4 written for each output, with ADD_F32 4 read.
 extern "C" __global__ void __launch_bounds__(256) matmul_reduce(const ReduceParams p) {
     const u32 r = blockIdx.y, c = blockIdx.x * 256 + threadIdx.x;
     const u32 width = p.epilogue == SWIGLU ? p.n / 2 : p.n;

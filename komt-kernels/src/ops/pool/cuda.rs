@@ -1,6 +1,6 @@
 //! `pool` on CUDA.
 
-use crate::cuda::{Cuda, CudaAct, CudaBuf, Grid, KernelSpec, Params, Source};
+use crate::cuda::{Cuda, CudaAct, CudaBuf, Grid, KernelSpec, Params, Source, seqs_in_grid};
 use crate::{Result, Rows, Step};
 
 /// The kernels.
@@ -50,6 +50,6 @@ pub(crate) fn run<A: CudaAct>(
         dim: h.cols as u32,
         padding: 0,
     };
-    let blocks = [h.cols.div_ceil(256) as u32, dims.n_seqs as u32, 1];
+    let blocks = [h.cols.div_ceil(256) as u32, seqs_in_grid(dims.n_seqs)?, 1];
     cuda.launch("pool", Grid { blocks, threads: 128, shared_bytes: 0 }, params)
 }

@@ -2,7 +2,7 @@
 // out [n_seqs, dim] of f32, h [n_tokens, dim] of A, weights [n_tokens] of f32.
 //
 // Mapping: block (x, s): 256 columns of sequence s; lane: 8 of them; the 4 warps take its rows in turn, and are added up in order.
-// Preconditions: dim % 8 == 0; 16-byte aligned buffers.
+// Preconditions: dim % 8 == 0; 16-byte aligned buffers; n_seqs <= 65,535 (grid y).
 // Moves n_tokens * dim * 2 bytes at most, and n_seqs * dim * 4.
 
 struct PoolParams {
