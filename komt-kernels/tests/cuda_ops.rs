@@ -195,9 +195,10 @@ fn rope_store_turns_at_any_position_and_writes_only_its_slots() {
         let Some(gpu) = Gpu::open(sm) else { return };
         let mut t = gpu.twin::<A>();
         let shape = |n_heads, n_kv_heads, head_dim| AttnShape { n_heads, n_kv_heads, head_dim, window: None };
-        // Quarter turns, the ends of fast paths (105,615 and 2^17), the last position that is promised.
-        let far =
-            [0, 1, 2, 3, 4, 5, 11, 22, 4095, 32767, 105_615, 105_616, 131_072, 710_000, 999_999, 1 << 20];
+        // Quarter turns, the ends of fast paths (105,615 and 2^17), the last position that f32 holds, the last of an engine.
+        let mut far =
+            vec![0u32, 1, 2, 3, 4, 5, 11, 22, 4095, 32767, 105_615, 105_616, 131_072, 710_000, 999_999];
+        far.extend([1 << 20, (1 << 22) + 3, 11_111_111, 1 << 24, (1 << 30) - 1]);
         for format in Twin::<A>::kv_formats() {
             for attn in [shape(2, 1, 64), shape(3, 1, 96), shape(8, 2, 128)] {
                 rotate(&mut t, attn, format, &far);

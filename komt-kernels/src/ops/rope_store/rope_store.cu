@@ -5,8 +5,11 @@
 // is 8 pairs of one head (numbers i .. i + 8 and i + head_dim / 2 ..: two 16-byte loads, two or four 16-byte stores) or 8
 // numbers of v; items go round the threads of the row's blocks.
 // Preconditions: head_dim 64, 96 or 128 (a multiple of 16, at most 128); 16-byte aligned buffers; slots of rows differ or are
-// PAD_SLOT, which stores nothing.
-// Moves n_tokens * (2 q_dim + 5 kv_dim) * 2 bytes (q and k read and written, k and v to the cache, v read).
+// PAD_SLOT, which stores nothing; 0 <= inv_freq <= 1, positions below 2^30, an engine's own limit. Cosines and sines err by less
+// than 2^-23 up to position 2^24. From there on positions are rounded to f32, as in the reference, and up to 2^30 the error
+// stays below 2^-17; further positions turn by whatever angle.
+// Moves n_tokens * (2 q_dim + 5 kv_dim) * 2 bytes (q and k read and written, k and v to the cache, v read); rope_store_q8
+// n_tokens * ((2 q_dim + 3 kv_dim) * 2 + 2 kv_dim + 8 n_kv_heads), scales included.
 
 struct RopeStoreParams {
     A *qkv;
@@ -27,17 +30,22 @@ static_assert(sizeof(RopeStoreParams) == 80, "RopeStoreParams");
 constexpr u32 PAGE = 16, PAD_SLOT = ~0u;
 constexpr u32 THREADS = 128;
 
-// Sine and cosine of 0 <= x <= 2^20, absolute error below 2^-23. (sincosf is as exact, but takes a slow path through local
-// memory from 105,615 on; sin.approx errs by 2^-11 and more there.)
-// x = n pi / 2 + r. pi / 2 = HIGH - LOW with HIGH of 24 bits: n < 2^20 times its last bit, 2^-23, and r below 0.86, so that
-// the first difference is exact; the second rounds by 2^-25, and what HIGH - LOW lacks is n 2e-15.
-// Then Taylor: the first terms left out are r^11 / 11! = 5e-9 and r^12 / 12! = 4e-10.
+// Sine and cosine of 0 <= x <= 2^24, absolute error below 2^-23; of x < 2^30, below 2^-17. (sincosf is as exact, but takes a slow
+// path through local memory from 105,615 on; sin.approx errs by 2^-11 and more there.)
+// x = n pi / 2 + r. pi / 2 = HIGH - LOW with HIGH of 24 bits. n is of a rounded product, and off by n 2^-23 at most: so what is
+// left is reduced again, else r would exceed 0.79 from 2^18 on and 2 from 2^24 on. Differences with HIGH are exact: multiples of
+// 2^-23 (times the last bit of n, where that is more than 1) that fit in 24 bits. Those with LOW round by 2^-25 where r < 1, and
+// what HIGH - LOW lacks is n 2e-15.
+// Then Taylor: the first terms left out are r^11 / 11! = 2e-9 and r^12 / 12! = 1e-10.
 DEVICE void sin_cos(float x, float &sin, float &cos) {
     constexpr float TWO_BY_PI = 0.63661977236758134308f;
     constexpr float HIGH = 1.57079637050628662109375f, LOW = 4.37113900018624283e-8f;
     const float n = rintf(x * TWO_BY_PI);
     float r = fmaf(n, -HIGH, x);
     r = fmaf(n, LOW, r);
+    const float again = rintf(r * TWO_BY_PI);
+    r = fmaf(again, -HIGH, r);
+    r = fmaf(again, LOW, r);
     const float rr = r * r;
     float s = fmaf(rr, 1.0f / 362880.0f, -1.0f / 5040.0f);
     s = fmaf(rr, s, 1.0f / 120.0f);
@@ -48,7 +56,7 @@ DEVICE void sin_cos(float x, float &sin, float &cos) {
     c = fmaf(rr, c, 1.0f / 24.0f);
     c = fmaf(rr, c, -0.5f);
     c = fmaf(rr, c, 1.0f);
-    const int quarter = int(n);
+    const int quarter = int(n) + int(again);
     sin = quarter & 1 ? c : s;
     cos = quarter & 1 ? s : c;
     if (quarter & 2) sin = -sin;
@@ -136,7 +144,8 @@ DEVICE uint2 round8(const float (&f)[8], float inverse) {
 }
 
 // The same with a cache in 8 bits (kv.rs): what a row holds afterwards, in A, is what is rounded. Mapping: eight lanes a head, of q, k
-// and v alike, of which head_dim / 16 have 16 numbers each; heads go round the warps of the row's blocks.
+// and v alike, of which head_dim / 16 have 16 numbers each; heads go round the warps of the row's blocks. Preconditions and bytes
+// moved: above.
 extern "C" __global__ void __launch_bounds__(THREADS) rope_store_q8(const RopeStoreParams p) {
     __shared__ __align__(16) float turn[2 * SINES]; // cosines, sines
     const u32 r = blockIdx.x, half = p.head_dim / 2, pieces = half / 8;
