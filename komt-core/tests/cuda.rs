@@ -20,6 +20,7 @@ use komt_core::{
 };
 use komt_softgpu::{DeviceSpec, Fault, Options};
 use logits::{equals_the_cpu, equals_the_cpu_with, prompt};
+use std::collections::BTreeSet;
 use std::path::Path;
 use support::*;
 
@@ -33,12 +34,23 @@ fn try_on_cuda<A: CudaAct>(dir: &Path) -> komt_core::Result<Model> {
 
 #[test]
 fn logits_and_embeddings_equal_the_cpus() {
-    for (sm, names) in
-        [(80, &["head64", "head96", "head128"][..]), (90, &["head64"]), (120, &["head64", "head96"])]
-    {
-        let Some(_gpu) = Gpu::open(sm) else { return };
-        for name in names {
-            equals_the_cpu::<bf16>(&models().join(name), Weights::Stored, 40, 24);
+    for sm in [80, 90, 120] {
+        let Some(gpu) = Gpu::open(sm) else { return };
+        if let Some(soft) = &gpu.soft {
+            soft.options(&Options { record_launches: true, ..Options::default() });
+        }
+        for head_dim in [64, 96, 128] {
+            // 68 rows in a step: more than the products of few rows take.
+            equals_the_cpu::<bf16>(&models().join(format!("head{head_dim}")), Weights::Stored, 40, 28);
+            let Some(soft) = &gpu.soft else { continue };
+            let ran: BTreeSet<String> =
+                soft.take_launches().into_iter().map(|launch| launch.kernel).collect();
+            let of_heads = ["prefill", "decode"].map(|what| format!("attention_{what}_{head_dim}"));
+            for kernel in of_heads.iter().map(String::as_str).chain(["matmul_gemm", "matmul_gemv_4"]) {
+                assert!(ran.contains(kernel), "sm_{sm}: {kernel} is none of {ran:?}");
+            }
+            let mut attention = ran.iter().filter(|kernel| kernel.starts_with("attention_"));
+            assert!(attention.all(|kernel| kernel.ends_with(&format!("_{head_dim}"))), "sm_{sm}: {ran:?}");
         }
     }
 }

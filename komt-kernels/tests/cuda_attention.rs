@@ -19,7 +19,7 @@ use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, first_visible, rin
 use komt_kernels::cuda::CudaAct;
 use komt_kernels::{AttnShape, Backend, KvFormat, StepCapacity};
 use komt_softgpu::exec::RunOptions;
-use komt_softgpu::{Guard, Options};
+use komt_softgpu::{Guard, LaunchRecord, Options};
 
 /// A step over sequences in permuted pages of rings as short as the window allows.
 struct Fixture {
@@ -301,7 +301,13 @@ fn keys_and_values_are_read_once_without_bank_conflicts() {
     test::<bf16>(90);
 }
 
-fn reads_once<A: CudaAct>(t: &mut Twin<A>, soft: &Guard, fixture: &Fixture, format: KvFormat, what: &str) {
+/// The step's launches, each with the bytes that it asks of K and of V.
+fn launched<A: CudaAct>(
+    t: &mut Twin<A>,
+    soft: &Guard,
+    fixture: &Fixture,
+    format: KvFormat,
+) -> Vec<(LaunchRecord, [u64; 2])> {
     let (attn, n) = (fixture.attn, fixture.plan.n_tokens());
     let (q_dim, kv_dim) = (attn.q_dim(), attn.kv_dim());
     let step = t.step(&fixture.plan, fixture.capacity());
@@ -311,13 +317,19 @@ fn reads_once<A: CudaAct>(t: &mut Twin<A>, soft: &Guard, fixture: &Fixture, form
     soft.take_launches();
     t.cuda.attention(&mut out.cuda, &qkv.cuda, &kv.cuda, &step.cuda, attn).unwrap();
     t.download(&out.cuda);
-    let size = (1024 * format.token_bytes(attn) / 2) as f64; // scales, too
-    for launch in soft.take_launches() {
-        let counters = &launch.counters;
-        let requested = |addr: u64| {
-            counters.allocations.get(&addr).map_or(0.0, |used| used.loaded_requested as f64 / size)
-        };
-        let (k, v) = (requested(kv.cuda.k.ptr()), requested(kv.cuda.v.ptr()));
+    let asked = |launch: LaunchRecord| {
+        let used = &launch.counters.allocations;
+        let bytes = [kv.cuda.k.ptr(), kv.cuda.v.ptr()]
+            .map(|addr| used.get(&addr).map_or(0, |used| used.loaded_requested));
+        (launch, bytes)
+    };
+    soft.take_launches().into_iter().map(asked).collect()
+}
+
+fn reads_once<A: CudaAct>(t: &mut Twin<A>, soft: &Guard, fixture: &Fixture, format: KvFormat, what: &str) {
+    let size = (1024 * format.token_bytes(fixture.attn) / 2) as f64; // scales, too
+    for (launch, bytes) in launched(t, soft, fixture, format) {
+        let (counters, [k, v]) = (&launch.counters, bytes.map(|bytes| bytes as f64 / size));
         eprintln!(
             "{what} {}: K {k:.3}, V {v:.3} of their size; {} sectors for {} requests; {} of {} wavefronts are conflicts",
             launch.kernel,
@@ -331,4 +343,43 @@ fn reads_once<A: CudaAct>(t: &mut Twin<A>, soft: &Guard, fixture: &Fixture, form
         }
         assert_eq!(counters.bank_conflicts(), 0, "{}", launch.kernel);
     }
+}
+
+/// Tiles and pages outside of the window cost nothing: how far a sequence has come changes neither instructions nor bytes.
+#[test]
+fn what_is_outside_of_the_window_is_skipped() {
+    fn test<A: CudaAct>(sm: u32) {
+        let Some(gpu) = Gpu::open(sm) else { return };
+        let Some(soft) = &gpu.soft else { return };
+        soft.options(&Options { record_launches: true, ..Options::default() });
+        let mut t = gpu.twin::<A>();
+        // A chunk; decoding, with one split and with several.
+        for (head_dim, (window, n)) in
+            [64, 96, 128].into_iter().flat_map(|dim| [(64, 40), (64, 1), (256, 1)].map(|case| (dim, case)))
+        {
+            let attn = shape(8, 2, head_dim, Some(window));
+            for format in Twin::<A>::kv_formats() {
+                let mut work = |start: usize| -> Vec<(String, u64, [u64; 2])> {
+                    let launches = launched(&mut t, soft, &fixture(attn, &[(start, n)]), format);
+                    let of = |(launch, bytes): (LaunchRecord, [u64; 2])| {
+                        let n_instructions = launch.counters.thread_instructions();
+                        (launch.kernel, n_instructions, bytes)
+                    };
+                    launches.into_iter().map(of).collect()
+                };
+                // The same place in tiles of 64 keys and in the ring, some 3000 keys later.
+                let ring = PAGE * ring_len(attn.window, n, usize::MAX);
+                let later = 1000 + 3000usize.next_multiple_of(4 * ring);
+                let (near, far) = (work(1000), work(later));
+                eprintln!("sm_{sm} {format} at 1000 and {later}: {near:?}");
+                assert_eq!(near, far, "sm_{sm} {format} {attn:?}: {n} rows at 1000 and at {later}");
+                // Keys that some row sees, once for each tile of queries: 16 tokens, of which the last has the rest.
+                let tiles: Vec<usize> = (0..n).step_by(16).map(|at| (n - at).min(16)).collect();
+                let n_keys: usize = tiles.iter().map(|tokens| window + tokens - 1).sum();
+                let bytes = (n_keys * format.token_bytes(attn) / 2) as u64;
+                assert_eq!(near[0].2, [bytes; 2], "sm_{sm} {format} {attn:?}: {n} rows, bytes of K and V");
+            }
+        }
+    }
+    on_each!(test);
 }

@@ -36,7 +36,7 @@ fn on_device<A: CudaAct>(t: &mut Twin<A>, rows: &[Vec<f32>], k: usize) -> (Vec<u
 
 #[test]
 fn argmax_and_candidates_are_those_of_a_sorted_row() {
-    for sm in [75, 80, 120] {
+    for sm in [75, 80, 90, 120] {
         let Some(gpu) = Gpu::open(sm) else { return };
         let mut t = gpu.twin::<f16>();
         // Fewer than the threads of a block, around them, a real size, an odd one; all k from 1 to the row or the most.
@@ -126,6 +126,7 @@ fn pooled_rows_are_the_weighted_sums_of_sequences() {
     }
     test::<f16>(75);
     test::<bf16>(80);
+    test::<bf16>(90);
     test::<bf16>(120);
 }
 
