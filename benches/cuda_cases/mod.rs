@@ -1,6 +1,7 @@
 //! The operations in the shapes of Mistral-7B, on any backend: what the benchmark of a GPU times and the report of the
 //! kernels counts. The same case on the CPU gives the result that it is held against.
 
+mod check;
 mod prepare;
 
 pub use prepare::Number;
@@ -12,7 +13,6 @@ pub const DIM: usize = 4096;
 pub const HIDDEN_DIM: usize = 14336;
 pub const VOCAB_SIZE: usize = 32_000;
 pub const ATTN: AttnShape = AttnShape { n_heads: 32, n_kv_heads: 8, head_dim: 128, window: Some(4096) };
-pub const QKV_DIM: usize = (32 + 2 * 8) * 128;
 
 /// An operation and what it does not take from the model's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub enum Op {
     Prefill(usize),
     Swiglu,
     TakeRows,
+    Argmax,
+    /// This many of the largest logits.
+    TopCandidates(usize),
+    /// The rows of this many sequences.
+    Pool(usize),
 }
 
 /// An operation at a number of rows.
@@ -41,19 +46,25 @@ pub struct Case {
     pub rows: usize,
     /// Q8 or Q4, where the matrix is quantised; Q8, where the cache is in 8 bits.
     pub quantised: Option<WeightFormat>,
+    /// Attention's: the model's own, or another for which there are kernels.
+    pub head_dim: usize,
 }
 
 impl Case {
     /// With weights and a cache in 16 bits.
     pub fn new(op: Op, rows: usize) -> Self {
-        Self { op, rows, quantised: None }
+        Self { op, rows, quantised: None, head_dim: ATTN.head_dim }
+    }
+
+    fn attn(&self) -> AttnShape {
+        AttnShape { head_dim: self.head_dim, ..ATTN }
     }
 
     /// Numbers that are streamed: weights, or keys and values.
     pub fn numbers(&self) -> u64 {
         match self.matrix() {
             Some((outs, cols)) => (outs * cols) as u64,
-            None => (2 * self.n_keys() * ATTN.kv_dim()) as u64,
+            None => (2 * self.n_keys() * self.attn().kv_dim()) as u64,
         }
     }
 
@@ -94,6 +105,9 @@ impl Case {
             Op::Decode(_) | Op::Prefill(_) => "attention",
             Op::Swiglu => "swiglu",
             Op::TakeRows => "take_rows",
+            Op::Argmax => "argmax",
+            Op::TopCandidates(_) => "top_candidates",
+            Op::Pool(_) => "pool",
         }
     }
 
@@ -104,12 +118,22 @@ impl Case {
             Some(WeightFormat::Q4) => ", q4",
             _ => "",
         };
+        let heads = match self.head_dim == ATTN.head_dim {
+            true => String::new(),
+            false => format!(", heads of {}", self.head_dim),
+        };
         let rows = format!("{} row{}{format}", self.rows, if self.rows == 1 { "" } else { "s" });
         match (self.op, self.matrix()) {
             (_, Some((outs, cols))) => format!("{outs} x {cols}, {rows}"),
-            (Op::Decode(context), _) if self.rows == 1 => format!("decode at {context}{format}"),
-            (Op::Decode(context), _) => format!("decode, {} sequences up to {context}{format}", self.rows),
-            (Op::Prefill(context), _) => format!("chunk of {} at {}{format}", self.rows, context - self.rows),
+            (Op::Decode(context), _) if self.rows == 1 => format!("decode at {context}{heads}{format}"),
+            (Op::Decode(context), _) => {
+                format!("decode, {} sequences up to {context}{heads}{format}", self.rows)
+            }
+            (Op::Prefill(context), _) => {
+                format!("chunk of {} at {}{heads}{format}", self.rows, context - self.rows)
+            }
+            (Op::TopCandidates(k), _) => format!("{rows}, {k} largest"),
+            (Op::Pool(n_seqs), _) => format!("{rows} of {n_seqs} sequences"),
             _ => rows,
         }
     }
@@ -119,6 +143,7 @@ impl Case {
         match self.op {
             Op::Decode(context) => (1..=self.rows).map(|i| (context * i / self.rows, 1)).collect(),
             Op::Prefill(context) => vec![(context, self.rows)],
+            Op::Pool(n_seqs) => vec![(self.rows / n_seqs, self.rows / n_seqs); n_seqs],
             _ => vec![(1024.max(self.rows), self.rows)],
         }
     }
@@ -132,12 +157,13 @@ impl Case {
                 Some(WeightFormat::Q4) => (outs * cols * 9 / 16 + 4 * outs) as u64,
                 _ => 2 * (outs * cols) as u64,
             },
-            _ => (self.n_keys() * self.kv_format().token_bytes(ATTN)) as u64,
+            _ => (self.n_keys() * self.kv_format().token_bytes(self.attn())) as u64,
         }
     }
 
     /// Bytes of the other inputs and of the results.
     pub fn act_bytes(&self) -> u64 {
+        let attn = self.attn();
         let per_row = match self.op {
             Op::Embed => {
                 4 * DIM
@@ -151,12 +177,16 @@ impl Case {
             Op::MatmulSwiglu(outs, cols) => 2 * cols + outs,
             Op::MatmulAdd(outs, cols) => 2 * cols + 2 * 4 * outs,
             Op::MatmulF32(outs, cols) => 2 * cols + 4 * outs,
-            Op::RopeStore => 2 * (2 * ATTN.q_dim() + 3 * ATTN.kv_dim()) + self.kv_format().token_bytes(ATTN),
-            Op::Decode(_) | Op::Prefill(_) => 2 * 2 * ATTN.q_dim(),
+            Op::RopeStore => 2 * (2 * attn.q_dim() + 3 * attn.kv_dim()) + self.kv_format().token_bytes(attn),
+            Op::Decode(_) | Op::Prefill(_) => 2 * 2 * attn.q_dim(),
             Op::Swiglu => 2 * 3 * HIDDEN_DIM,
             Op::TakeRows => 2 * 2 * DIM,
+            Op::Argmax => 4 * VOCAB_SIZE + 4,
+            Op::TopCandidates(k) => 4 * VOCAB_SIZE + 8 * k,
+            Op::Pool(_) => 2 * DIM + 4,
         };
-        (self.rows * per_row) as u64
+        let sums = if let Op::Pool(n_seqs) = self.op { 4 * n_seqs * DIM } else { 0 };
+        (self.rows * per_row + sums) as u64
     }
 
     /// Floating-point operations of the products: two a weight and row, four a visible key and column of the queries.
@@ -166,7 +196,7 @@ impl Case {
             (_, Some((outs, cols))) => 2 * (self.rows * outs * cols) as u64,
             (Op::Decode(_) | Op::Prefill(_), _) => {
                 let positions = self.sequences().into_iter().flat_map(|(context, n)| context - n..context);
-                4 * (positions.map(visible).sum::<usize>() * ATTN.q_dim()) as u64
+                4 * (positions.map(visible).sum::<usize>() * self.attn().q_dim()) as u64
             }
             _ => 0,
         }

@@ -1,21 +1,14 @@
-//! A case's inputs on a device, and its result beside the CPU's.
+//! A case's inputs on a device.
 
-use super::{ATTN, Case, DIM, HIDDEN_DIM, Op, QKV_DIM, VOCAB_SIZE};
+use super::{ATTN, Case, DIM, HIDDEN_DIM, Op, VOCAB_SIZE};
 use half::{bf16, f16};
 use komt_cache::{Logits, PAGE, PagePool, PageTable, StepPlan, ring_len};
 use komt_kernels::cuda::CudaAct;
 use komt_kernels::quant::QuantLayout;
 use komt_kernels::{
-    Backend, Cpu, CpuOptions, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Precision, Result, RowBuf,
-    Rows, Step, StepCapacity, WeightFormat,
+    Backend, Cpu, Cuda, Elem, HostWeight, KvBuf, KvFormat, KvLayer, Result, RowBuf, Rows, Step, StepCapacity,
+    WeightFormat,
 };
-
-/// Normalised mean squared error of a result in 16 bits: of attention's it is that of two roundings, p's and the result's
-/// (2.8e-6 each in bf16, 4.3e-8 in f16; p's with a cache in 8 bits up to twice that), of a product with quantised weights the
-/// weights' and the result's; a factor of two beyond.
-fn bound(format: WeightFormat) -> f64 {
-    2.0 * 2.0 * if format == WeightFormat::F16 { 4.3e-8 } else { 2.8e-6 }
-}
 
 /// A number that cases are made of.
 pub trait Number: Elem {
@@ -60,8 +53,9 @@ impl<A: CudaAct + Number> Device for Cuda<A> {
 
 /// The results of a case; each operation writes one of them.
 pub struct Outs<B: Backend> {
-    act: Rows<B, B::Act>,
-    f32: Rows<B, f32>,
+    pub(super) act: Rows<B, B::Act>,
+    pub(super) f32: Rows<B, f32>,
+    pub(super) ids: B::Buf<u32>,
 }
 
 type Run<B> = Box<dyn FnMut(&mut B, &mut Outs<B>) -> Result<()> + Send>;
@@ -70,7 +64,7 @@ type Run<B> = Box<dyn FnMut(&mut B, &mut Outs<B>) -> Result<()> + Send>;
 pub struct Ready<B: Backend> {
     /// Addresses of the weights, or of the keys and values.
     pub streamed_at: Vec<u64>,
-    outs: Outs<B>,
+    pub(super) outs: Outs<B>,
     run: Run<B>,
 }
 
@@ -169,6 +163,16 @@ fn quant_bytes(layout: QuantLayout) -> Vec<u8> {
 }
 
 impl Case {
+    /// Logits of its rows.
+    pub(super) fn logits(&self) -> Vec<f32> {
+        noise(10, self.rows * VOCAB_SIZE, WeightFormat::F32)
+    }
+
+    /// What is pooled, and the rows' weights.
+    pub(super) fn pooled(&self, format: WeightFormat) -> [Vec<f32>; 2] {
+        [noise(9, self.rows * DIM, format), noise(11, self.rows, WeightFormat::F32)]
+    }
+
     /// The cache beside activations in `format`.
     fn kv_beside(&self, format: WeightFormat) -> KvFormat {
         match self.kv_format() {
@@ -197,19 +201,30 @@ impl Case {
     /// The inputs on `b`; matrices and caches are there `copies` times and taken in turn, so that they come from memory rather than
     /// from a cache.
     pub fn prepare<B: Device>(&self, b: &mut B, format: WeightFormat, copies: usize) -> Result<Ready<B>> {
-        let n = self.rows;
+        let (n, attn) = (self.rows, self.attn());
+        let qkv_dim = attn.q_dim() + 2 * attn.kv_dim();
         let (act_cols, f32_cols) = match self.op {
             Op::Matmul(outs, _) => (outs, 1),
             Op::MatmulSwiglu(outs, _) => (outs / 2, 1),
             Op::MatmulAdd(outs, _) | Op::MatmulF32(outs, _) => (1, outs),
             Op::Embed => (1, DIM),
-            Op::RopeStore => (QKV_DIM, 1),
+            Op::RopeStore => (qkv_dim, 1),
             Op::Swiglu => (HIDDEN_DIM, 1),
-            Op::RmsNorm | Op::Decode(_) | Op::Prefill(_) | Op::TakeRows => (DIM, 1),
+            Op::RmsNorm | Op::TakeRows => (DIM, 1),
+            Op::Decode(_) | Op::Prefill(_) => (attn.q_dim(), 1),
+            Op::Argmax => (1, 1),
+            Op::TopCandidates(k) => (1, k),
+            Op::Pool(_) => (1, DIM),
         };
-        let qkv = || noise(5, n * QKV_DIM, format);
+        let n_sums = if let Op::Pool(n_seqs) = self.op { n_seqs } else { n };
+        let n_ids = if let Op::TopCandidates(k) = self.op { n * k } else { n };
+        let qkv = || noise(5, n * qkv_dim, format);
         let act = if self.op == Op::RopeStore { qkv() } else { vec![0.0; n * act_cols] };
-        let outs = Outs { act: rows(b, &act, act_cols)?, f32: rows(b, &vec![0.0; n * f32_cols], f32_cols)? };
+        let outs = Outs {
+            act: rows(b, &act, act_cols)?,
+            f32: rows(b, &vec![0.0; n_sums * f32_cols], f32_cols)?,
+            ids: b.alloc::<u32>(n_ids)?,
+        };
         let (streamed_at, run) = match self.matrix() {
             Some(shape) => self.prepare_matmul(b, shape, format, copies)?,
             None => self.prepare_other(b, format, copies)?,
@@ -247,7 +262,7 @@ impl Case {
         format: WeightFormat,
         copies: usize,
     ) -> Result<(Vec<u64>, Run<B>)> {
-        let n = self.rows;
+        let (n, attn) = (self.rows, self.attn());
         let (plan, n_slots) = self.plan();
         let (dims, table_len) = (plan.dims(), plan.table_len());
         let (max_tokens, max_seqs, max_logits) = (dims.n_tokens, dims.n_seqs, dims.n_logits);
@@ -265,11 +280,11 @@ impl Case {
                 Box::new(move |b, outs| b.rms_norm(&mut outs.act, &x, &w, 1e-5))
             }
             Op::RopeStore => {
-                let frequency = |i: usize| 10_000f32.powf(-(2.0 * i as f32) / ATTN.head_dim as f32);
-                let inv_freq: Vec<f32> = (0..ATTN.head_dim / 2).map(frequency).collect();
+                let frequency = |i: usize| 10_000f32.powf(-(2.0 * i as f32) / attn.head_dim as f32);
+                let inv_freq: Vec<f32> = (0..attn.head_dim / 2).map(frequency).collect();
                 let inv_freq = upload::<B, f32>(b, &inv_freq)?;
-                let mut kv = KvLayer::<B>::alloc(b, n_slots, ATTN, self.kv_beside(format))?;
-                Box::new(move |b, outs| b.rope_store(&mut outs.act, &mut kv, &step, &inv_freq, ATTN))
+                let mut kv = KvLayer::<B>::alloc(b, n_slots, attn, self.kv_beside(format))?;
+                Box::new(move |b, outs| b.rope_store(&mut outs.act, &mut kv, &step, &inv_freq, attn))
             }
             Op::Swiglu => {
                 let gate_up: Rows<B, B::Act> =
@@ -280,59 +295,42 @@ impl Case {
                 let x: Rows<B, B::Act> = rows(b, &noise(9, n * DIM, format), DIM)?;
                 Box::new(move |b, outs| b.take_rows(&mut outs.act, &x, &step))
             }
+            Op::Argmax => {
+                let logits: Rows<B, f32> = rows(b, &self.logits(), VOCAB_SIZE)?;
+                Box::new(move |b, outs| b.argmax(&mut outs.ids, &logits).map(|_| ()))
+            }
+            Op::TopCandidates(k) => {
+                let logits: Rows<B, f32> = rows(b, &self.logits(), VOCAB_SIZE)?;
+                Box::new(move |b, outs| {
+                    b.top_candidates(&mut outs.ids, &mut outs.f32.buf, &logits, k).map(|_| ())
+                })
+            }
+            Op::Pool(_) => {
+                let [h, weights] = self.pooled(format);
+                let h: Rows<B, B::Act> = rows(b, &h, DIM)?;
+                let weights = upload::<B, f32>(b, &weights)?;
+                Box::new(move |b, outs| b.pool(&mut outs.f32, &h, &weights, &step).map(|_| ()))
+            }
             _ => {
-                let qkv: Rows<B, B::Act> = rows(b, &noise(5, n * QKV_DIM, format), QKV_DIM)?;
-                let len = n_slots * ATTN.kv_dim();
-                let mut stored = KvBuf::zeroed(n_slots, ATTN, self.kv_beside(format));
+                let qkv_dim = attn.q_dim() + 2 * attn.kv_dim();
+                let qkv: Rows<B, B::Act> = rows(b, &noise(5, n * qkv_dim, format), qkv_dim)?;
+                let len = n_slots * attn.kv_dim();
+                let mut stored = KvBuf::zeroed(n_slots, attn, self.kv_beside(format));
                 let (k, v) = (noise(3, len, format), noise(4, len, format));
-                let tokens = k.chunks_exact(ATTN.kv_dim()).zip(v.chunks_exact(ATTN.kv_dim()));
+                let tokens = k.chunks_exact(attn.kv_dim()).zip(v.chunks_exact(attn.kv_dim()));
                 tokens.enumerate().for_each(|(slot, (k, v))| stored.store(slot, k, v));
                 let mut kv = vec![];
                 for _ in 0..copies {
-                    let mut layer = KvLayer::<B>::alloc(b, n_slots, ATTN, stored.format)?;
+                    let mut layer = KvLayer::<B>::alloc(b, n_slots, attn, stored.format)?;
                     b.upload(&mut layer.k, &stored.k)?;
                     b.upload(&mut layer.v, &stored.v)?;
                     kv.push(layer);
                 }
                 at.extend(kv.iter().flat_map(B::kv_at));
                 let mut next = turns(copies);
-                Box::new(move |b, outs| b.attention(&mut outs.act, &qkv, &kv[next()], &step, ATTN))
+                Box::new(move |b, outs| b.attention(&mut outs.act, &qkv, &kv[next()], &step, attn))
             }
         };
         Ok((at, run))
-    }
-
-    /// Holds the result of the first run on `b` against that of the CPU from the same numbers: the normalised mean squared
-    /// error.
-    ///
-    /// # Errors
-    /// The difference, when it is too large.
-    pub fn check<B: Device>(
-        &self,
-        b: &mut B,
-        ready: &Ready<B>,
-        format: WeightFormat,
-    ) -> std::result::Result<f64, Box<dyn std::error::Error>> {
-        let mut cpu = Cpu::with(CpuOptions::default().precision(Precision::Exact))?;
-        let mut reference = self.prepare(&mut cpu, format, 1)?;
-        reference.run(&mut cpu)?;
-        let mut act = vec![B::Act::default(); reference.outs.act.buf.len()];
-        let mut wide = vec![0f32; reference.outs.f32.buf.len()];
-        b.download(&mut act, &ready.outs.act.buf)?;
-        b.download(&mut wide, &ready.outs.f32.buf)?;
-        let got = act.iter().map(|value| value.to_f32()).chain(wide);
-        let expected = reference.outs.act.buf.iter().chain(&reference.outs.f32.buf);
-        let (mut error, mut size) = (0.0, 0.0);
-        for (got, &expected) in got.zip(expected) {
-            error += (f64::from(got) - f64::from(expected)).powi(2);
-            size += f64::from(expected).powi(2);
-        }
-        let nmse = error / size;
-        match nmse <= bound(format) {
-            true => Ok(nmse),
-            false => {
-                Err(format!("{} {}: NMSE {nmse:e} against the CPU", self.op_name(), self.shape()).into())
-            }
-        }
     }
 }

@@ -67,6 +67,10 @@ impl Seen {
     }
 }
 
+/// Rows of the decode steps whose launches are counted: one sequence, the most that one reading of the weights serves, and what
+/// `EngineOptions::max_seqs` is by default.
+pub const STEP_ROWS: [usize; 3] = [1, 8, 16];
+
 /// The rows of one step's operations, in the order of the forward pass.
 pub fn step_cases(rows: usize) -> Vec<Case> {
     let ops = [
@@ -86,13 +90,12 @@ pub fn step_cases(rows: usize) -> Vec<Case> {
 
 /// Everything that is run on the software GPU.
 pub fn cases() -> Vec<Case> {
-    let mut cases = [step_cases(1), step_cases(8)].concat();
+    let mut cases = STEP_ROWS.map(step_cases).concat();
     let (qkv, gate_up, down) =
         (Op::Matmul(6144, 4096), Op::MatmulSwiglu(28672, 4096), Op::MatmulAdd(4096, 14336));
     let more = [
         (2, vec![qkv]),
         (4, vec![qkv]),
-        (16, vec![qkv, gate_up, down]),
         (32, vec![qkv]),
         (64, vec![qkv, gate_up, down]),
         (128, vec![qkv, gate_up, down]),
@@ -104,6 +107,17 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new(Op::Swiglu, 8));
     cases.push(Case::new(Op::Prefill(512), 512));
     cases.push(Case::new(Op::Prefill(4096), 128));
+    // Behind a step: a draw, and what becomes of texts.
+    let draws = [1, 8].map(|rows| [Op::Argmax, Op::TopCandidates(50)].map(|op| Case::new(op, rows)));
+    cases.extend(draws.as_flattened());
+    cases.push(Case::new(Op::Pool(4), 512));
+    // Heads of other widths: each of their kernels is launched once.
+    for head_dim in [64, 96] {
+        for quantised in [None, Some(WeightFormat::Q8)] {
+            let ops = [(1, Op::Decode(512)), (64, Op::Prefill(512))];
+            cases.extend(ops.map(|(rows, op)| Case { quantised, head_dim, ..Case::new(op, rows) }));
+        }
+    }
     // With a cache in 8 bits.
     let cached = [1, 8].map(|rows| [(rows, Op::RopeStore), (rows, Op::Decode(4096))]);
     let chunks = [(512, Op::Prefill(512)), (128, Op::Prefill(4096))];

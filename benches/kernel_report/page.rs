@@ -2,8 +2,10 @@
 
 use crate::aims::{self, Aim};
 use crate::built::{Build, Built};
-use crate::counted::{Counted, Seen};
+use crate::counted::{Counted, STEP_ROWS, Seen};
+use crate::cuda_cases::Op;
 use crate::occupancy::occupancy;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// All of it, in Markdown. `builds`: of every architecture in bf16 and in f16; `seen`: bf16.
@@ -50,7 +52,8 @@ launches.
 * Every result that was counted was held against the CPU's from the same numbers, too (NMSE: normalised mean squared error; one
   rounding to bf16 is 2.8e-6). The tests of results, with all checks of the software GPU on, are in `komt-kernels/tests`.
 
-Shapes are those of Mistral-7B: dim 4096, hidden_dim 14336, 32 query and 8 key heads of 128, vocabulary 32000, window 4096.
+Shapes are those of Mistral-7B: dim 4096, hidden_dim 14336, 32 query and 8 key heads of 128, vocabulary 32000, window 4096;
+heads of 64 and 96 in a few small cases, to see what their kernels take.
 Activations are bf16, weights and the cache too where nothing else is said; q8 and q4 are the project's own formats
 (`komt-kernels/src/quant`; of the cache: `komt-kernels/src/kv.rs`), whose scales count as weights, or as keys and values. Random
 weights; what they are does not matter to any count. Of the products only
@@ -172,17 +175,31 @@ fn main_loops(build: &Build) -> String {
 
 fn steps(seen: &[Seen]) -> String {
     const N_LAYERS: usize = 32;
-    let mut text = "\n## A decode step\n\nLaunches, from those of the operations above as the forward pass calls them \
-        (`komt-core/src/model.rs`); recorded as one CUDA graph.\n\n| | rows | of a layer | before and after | of 32 layers |\n\
+    let mut text =
+        "\n## A decode step\n\nLaunches, from those of the operations above as the forward pass calls them \
+        (`komt-core/src/model.rs`); recorded as one CUDA graph. 16 rows are what an \
+        engine runs by default.\n\n\
+        | | rows | of a layer | before and after | of 32 layers |\n\
         | --- | ---: | ---: | ---: | ---: |\n"
-        .to_string();
+            .to_string();
     for seen in seen {
-        for rows in [1, 8] {
+        for rows in STEP_ROWS {
             let (layer, outside) = aims::launches(seen, rows);
             let total = N_LAYERS * layer + outside;
             let _ = writeln!(text, "| sm_{} | {rows} | {layer} | {outside} | {total} |", seen.sm());
         }
     }
+    let is_draw = |one: &&Counted| matches!(one.case.op, Op::Argmax | Op::TopCandidates(_));
+    let draws = seen.iter().flat_map(|seen| &seen.counted).filter(is_draw);
+    let kernels: BTreeSet<&str> =
+        draws.flat_map(|one| &one.launches).map(|launch| launch.kernel.as_str()).collect();
+    let kernels: Vec<String> = kernels.into_iter().map(|kernel| format!("`{kernel}`")).collect();
+    let _ = writeln!(
+        text,
+        "\nBefore: embed. After: rms_norm, take_rows, matmul_f32. Behind the graph, where draws need the largest logits alone, \
+         one more: {}.",
+        kernels.join(" or ")
+    );
     text
 }
 

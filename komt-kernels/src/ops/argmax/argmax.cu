@@ -63,15 +63,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) argmax(const ArgmaxPara
     }
 }
 
-// Sorts list[n], n a power of two, largest first (Batcher's bitonic network). Begins and ends with a barrier.
+// Where the i-th of a sorted list lies. The network has half a warp take every other number, or every other two, four or eight: so
+// they lie in different banks.
+DEVICE u32 place(u32 i) {
+    return i ^ i / 16 % 2 * 15;
+}
+
+// Sorts list[n], n a power of two, in whatever order, largest first (Batcher's bitonic network). Begins and ends with a barrier.
 DEVICE void sort(u64 *list, u32 n) {
     for (u32 size = 2; size <= n; size *= 2) {
         for (u32 stride = size / 2; stride > 0; stride /= 2) {
             __syncthreads();
             for (u32 i = threadIdx.x; i < n / 2; i += THREADS) {
-                const u32 a = 2 * i - i % stride, b = a + stride;
+                const u32 low = 2 * i - i % stride, a = place(low), b = place(low + stride);
                 const u64 first = list[a], second = list[b];
-                if ((first < second) == ((a & size) == 0)) list[a] = second, list[b] = first;
+                if ((first < second) == ((low & size) == 0)) list[a] = second, list[b] = first;
             }
         }
     }
@@ -86,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) argmax_candidates(const
     list[threadIdx.x] = own;
     if (threadIdx.x == 0) n_found = 0;
     sort(list, THREADS);
-    const u64 bound = list[p.k - 1], largest = list[0];
+    const u64 bound = list[place(p.k - 1)], largest = list[place(0)];
     __syncthreads();
     if (own >= bound && own > 0) {
         for (u32 id = threadIdx.x; id < p.vocab_size; id += THREADS) {
@@ -109,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) argmax_candidates(const
     for (u32 i = n + threadIdx.x; i < size; i += THREADS) list[i] = 0;
     sort(list, size);
     if (threadIdx.x < p.k) {
-        const u32 id = id_of(list[threadIdx.x]);
+        const u32 id = id_of(list[place(threadIdx.x)]);
         ids[threadIdx.x] = id;
         values[threadIdx.x] = row[id];
     }
