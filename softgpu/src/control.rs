@@ -42,7 +42,7 @@ pub enum Fault {
     NoDevice,
     /// The driver is of another version, and knows the PTX of its time.
     DriverVersion(i32),
-    /// One allocation, of device or pinned memory, finds no memory.
+    /// One allocation, of device or pinned memory or for a variable of a module, finds no memory.
     AllocationFails {
         /// Counted from now, from 1.
         nth: u64,
@@ -104,6 +104,7 @@ pub(crate) enum Request {
     LiveAllocations,
     LiveBytes,
     LiveHandles,
+    LiveRetains,
     Pending,
 }
 

@@ -93,9 +93,36 @@ pub struct LoadedModule {
 impl LoadedModule {
     /// Allocates and initialises the module's variables. `None`-like failures are out of memory.
     pub fn new(module: Module, memory: &Memory) -> Result<Self, LoadError> {
+        Self::with(module, memory, |bytes| memory.alloc(bytes))
+    }
+
+    /// The same with an allocator of that memory. Of a module that does not load, nothing stays allocated.
+    pub(crate) fn with(
+        module: Module,
+        memory: &Memory,
+        alloc: impl FnMut(u64) -> Option<u64>,
+    ) -> Result<Self, LoadError> {
         let mut globals = HashMap::new();
+        match Self::place(&module, memory, alloc, &mut globals) {
+            Ok(codes) => Ok(Self { module, globals, codes }),
+            Err(error) => {
+                for (addr, _) in globals.into_values() {
+                    memory.free(addr)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the variables their places, kept in `globals` also when a later one fails; decodes the kernels.
+    fn place(
+        module: &Module,
+        memory: &Memory,
+        mut alloc: impl FnMut(u64) -> Option<u64>,
+        globals: &mut HashMap<String, (u64, u64)>,
+    ) -> Result<HashMap<String, code::Code>, LoadError> {
         for variable in module.globals() {
-            let addr = memory.alloc(u64::from(variable.bytes.max(1))).ok_or(LoadError::OutOfMemory)?;
+            let addr = alloc(u64::from(variable.bytes.max(1))).ok_or(LoadError::OutOfMemory)?;
             globals.insert(variable.name.clone(), (addr, u64::from(variable.bytes)));
             if variable.space == Space::Const {
                 memory.make_constant(addr);
@@ -114,9 +141,9 @@ impl LoadedModule {
         }
         let mut codes = HashMap::new();
         for kernel in module.kernels.iter().filter(|kernel| kernel.is_entry) {
-            codes.insert(kernel.name.clone(), decode::decode(kernel, &module, &globals)?);
+            codes.insert(kernel.name.clone(), decode::decode(kernel, module, globals)?);
         }
-        Ok(Self { module, globals, codes })
+        Ok(codes)
     }
 
     /// Address and size of a global or const variable.

@@ -153,6 +153,11 @@ impl SoftGpu {
         self.count(&Request::LiveHandles)
     }
 
+    /// How often the primary context was retained and has not been released.
+    pub fn live_retains(&self) -> usize {
+        self.count(&Request::LiveRetains)
+    }
+
     /// Operations that are queued and have not been executed.
     pub fn pending(&self) -> usize {
         self.count(&Request::Pending)

@@ -102,6 +102,7 @@ impl Drop for Gpu {
         }
         assert_eq!(soft.live_allocations(), 0, "allocations that were not given back");
         assert_eq!(soft.live_handles(), 0, "streams, events, modules or graphs that were not given back");
+        assert_eq!(soft.live_retains(), 0, "retains of the context that were not released");
     }
 }
 

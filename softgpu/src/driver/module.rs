@@ -75,7 +75,9 @@ impl Session {
         spec.ptx_version = spec.ptx_version.min(ptx_of_driver(version));
         let module = ptx::parse(text, &spec).map_err(|error| self.refusal(&error))?;
         let context = self.context().map_err(|error| (error, String::new()))?;
-        let loaded = LoadedModule::new(module, &context.memory).map_err(|error| {
+        let memory = Arc::clone(&context.memory);
+        let alloc = |bytes| if self.faults.allocation_fails() { None } else { memory.alloc(bytes) };
+        let loaded = LoadedModule::with(module, &memory, alloc).map_err(|error| {
             let code =
                 if error == LoadError::OutOfMemory { Error::OUT_OF_MEMORY } else { Error::INVALID_PTX };
             (code, error.to_string())

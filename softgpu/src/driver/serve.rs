@@ -60,6 +60,7 @@ impl Session {
             Request::LiveHandles => {
                 self.count(|context| context.live_handles() as u64, |state| state.left_handles as u64)
             }
+            Request::LiveRetains => Reply::Count(u64::from(self.retained)),
             Request::Pending => self.count(|context| context.pending() as u64, |_| 0),
         }
     }

@@ -109,6 +109,25 @@ fn functions_say_what_they_need() {
 }
 
 #[test]
+fn a_module_whose_variables_find_no_memory_leaves_nothing_behind() {
+    let gpu = gpu(80);
+    let ctx = CudaContext::new(0).unwrap();
+    let variables = "\n.global .align 4 .b8 table[64];\n.const .align 4 .b8 other[64];";
+    let ptx = ADD.replacen(".address_size 64", &format!(".address_size 64{variables}"), 1);
+    let free = ctx.mem_get_info().unwrap().0;
+    for nth in 1..=2 {
+        gpu.fault(Fault::AllocationFails { nth });
+        assert_eq!(load(&ctx, &ptx), Code::CUDA_ERROR_OUT_OF_MEMORY, "variable {nth}");
+        assert_eq!((ctx.mem_get_info().unwrap().0, gpu.live_handles()), (free, 0));
+    }
+    let module = ctx.load_module(Ptx::from_src(ptx)).unwrap();
+    assert!(ctx.mem_get_info().unwrap().0 < free, "it fails once");
+    drop(module);
+    assert_eq!(ctx.mem_get_info().unwrap().0, free);
+    assert_eq!(gpu.take_complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn contexts_are_counted() {
     let gpu = gpu(80);
     let state = || {
@@ -120,10 +139,11 @@ fn contexts_are_counted() {
     let a = CudaContext::new(0).unwrap();
     let b = CudaContext::new(0).unwrap();
     assert_eq!(a.cu_ctx(), b.cu_ctx());
+    assert_eq!(gpu.live_retains(), 2);
     drop(a);
-    assert_eq!(state(), 1);
+    assert_eq!((state(), gpu.live_retains()), (1, 1));
     drop(b);
-    assert_eq!(state(), 0);
+    assert_eq!((state(), gpu.live_retains()), (0, 0));
     let bench = Bench::new();
     assert_eq!(gpu.live_handles(), 2, "a stream and a module");
     drop(bench);
