@@ -10,7 +10,8 @@
 //!
 //! Checked always: bounds, freed memory, alignment, limits of the launch, missing lanes, deadlock. With [`RunOptions::checks`] also:
 //! - Undefined values. A mask of lanes goes with each register, and a mark with each byte of memory. They pass through arithmetic,
-//!   stores and shuffles, and are a fault where they decide something: as an address, a predicate, a size, a lane.
+//!   stores and shuffles, and are a fault where they decide something: as an address, a predicate, a size, a lane. An allocation
+//!   remembers who stored the first, and whoever downloads it is told.
 //! - Races: see `memory/shadow.rs`; between lanes of one warp, in shared memory: `exec/lane_races.rs`. Order comes from barriers
 //!   alone; flags and fences order nothing here.
 //! - Asynchronous copies: the destination may not be touched before the thread has waited for its group; other warps need a barrier

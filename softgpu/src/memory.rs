@@ -1,4 +1,5 @@
 //! The device's memory: allocations with a red zone between them, what of them has been written, and what is freed.
+//! What has not reads as ones, in float as NaN, whether anybody checks or not.
 //!
 //! Every address is handed out once: freed ranges stay reserved, so that a later use is known for what it is. Data is held in
 //! atomics and accessed relaxed, because blocks of a launch run in parallel on the host and may race (which is then reported).
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub(crate) use allocation::Allocation;
+pub(crate) use allocation::{Allocation, Mark};
 pub(crate) use shadow::{Access, Clash, Shadow};
 
 /// Where allocations begin: far from what a small or negative index makes of a null pointer.
@@ -52,6 +53,16 @@ pub enum MemoryError {
         addr: u64,
         /// Its allocation, in words.
         near: String,
+    },
+    /// A kernel stored in the byte what it had from nobody.
+    #[error("the byte at {addr:#x} holds an undefined value ({near}); the first in its allocation: {first}")]
+    Undefined {
+        /// The first such byte.
+        addr: u64,
+        /// Its allocation, in words.
+        near: String,
+        /// Kernel, instruction and place of the first store of such a value in the allocation since all of it was written.
+        first: String,
     },
     /// Not the start of a live allocation.
     #[error("{addr:#x} is not the start of a live allocation")]
@@ -156,6 +167,10 @@ impl Memory {
         };
         map.used_bytes -= allocation.bytes.next_multiple_of(ALIGN);
         map.freed.insert(addr, allocation.bytes);
+        // A launch that runs on another thread still sees it.
+        if Arc::strong_count(&allocation) > 1 {
+            allocation.poison();
+        }
         Ok(())
     }
 
@@ -184,7 +199,11 @@ impl Memory {
         if !allocation.is_defined(offset, out.len()) {
             let first = (0..out.len()).find(|at| !allocation.is_defined(offset + at, 1)).unwrap_or(0);
             let addr = addr + first as u64;
-            return Err(MemoryError::NotWritten { addr, near: allocation.describe(addr) });
+            let near = allocation.describe(addr);
+            return Err(match (allocation.mark_at(offset + first), allocation.first_undefined()) {
+                (Mark::Undefined, Some(first)) => MemoryError::Undefined { addr, near, first },
+                _ => MemoryError::NotWritten { addr, near },
+            });
         }
         allocation.read(offset, out);
         Ok(())
@@ -193,10 +212,7 @@ impl Memory {
     /// Sets bytes to a value.
     pub fn set(&self, addr: u64, value: u8, bytes: u64) -> Result<(), MemoryError> {
         let (allocation, offset) = self.locate(addr, bytes)?;
-        for at in 0..bytes as usize {
-            allocation.atomic8(offset + at).store(value, Relaxed);
-        }
-        allocation.mark_defined(offset, bytes as usize, true);
+        allocation.set(offset, bytes as usize, value);
         Ok(())
     }
 
@@ -206,10 +222,14 @@ impl Memory {
         let (target, target_at) = self.locate(to, bytes)?;
         let mut data = vec![0; bytes as usize];
         source.read(source_at, &mut data);
-        let defined: Vec<bool> = (0..data.len()).map(|at| source.is_defined(source_at + at, 1)).collect();
+        let marks: Vec<Mark> = (0..data.len()).map(|at| source.mark_at(source_at + at)).collect();
+        let first = source.first_undefined();
         target.write(target_at, &data);
-        for (at, _) in defined.iter().enumerate().filter(|(_, defined)| !**defined) {
-            target.mark_defined(target_at + at, 1, false);
+        for (at, &mark) in marks.iter().enumerate().filter(|(_, mark)| **mark != Mark::Written) {
+            target.mark(target_at + at, 1, mark);
+        }
+        if let Some(first) = first.filter(|_| marks.contains(&Mark::Undefined)) {
+            target.note_undefined(|| first);
         }
         Ok(())
     }
@@ -284,5 +304,40 @@ mod tests {
         memory.read(to, &mut out).unwrap();
         assert_eq!(out, [7; 8]);
         assert!(matches!(memory.read(to + 8, &mut out), Err(MemoryError::NotWritten { .. })));
+    }
+
+    #[test]
+    fn copies_carry_who_stored_what_is_undefined() {
+        let memory = Memory::new(4096);
+        let (from, to) = (memory.alloc(16).unwrap(), memory.alloc(16).unwrap());
+        memory.write(from, &[7; 16]).unwrap();
+        let view = memory.view();
+        view.live[0].mark(5, 2, Mark::Undefined);
+        view.live[0].note_undefined(|| "somebody".to_owned());
+        view.live[0].note_undefined(|| "somebody later".to_owned());
+        memory.copy(to, from, 16).unwrap();
+        let (near, first) = (view.live[1].describe(to + 5), "somebody".to_owned());
+        let mut out = [0; 16];
+        assert_eq!(memory.read(to, &mut out), Err(MemoryError::Undefined { addr: to + 5, near, first }));
+        memory.read(to + 7, &mut out[..9]).unwrap();
+        // When all is written, that is over.
+        memory.set(to, 1, 16).unwrap();
+        memory.read(to, &mut out).unwrap();
+        assert_eq!(view.live[1].first_undefined(), None);
+        assert!(view.live[0].first_undefined().is_some());
+    }
+
+    #[test]
+    fn what_nobody_wrote_and_what_is_freed_is_poison() {
+        let memory = Memory::new(4096);
+        let addr = memory.alloc(12).unwrap();
+        memory.write(addr, &[0; 4]).unwrap();
+        let view = memory.view();
+        assert_eq!([0, 4, 8].map(|at| view.live[0].load(at, 4)), [0, 0xffff_ffff, 0xffff_ffff]);
+        assert_eq!(view.live[0].update(4, 4, |old| old - 1), 0xffff_ffff);
+        assert_eq!(view.live[0].load(4, 2), 0xfffe);
+        memory.free(addr).unwrap();
+        assert_eq!([0, 4, 8].map(|at| view.live[0].load(at, 4)), [0xffff_ffff; 3]);
+        assert_eq!(view.live[0].mark_at(0), Mark::Unwritten);
     }
 }

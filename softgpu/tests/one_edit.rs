@@ -33,8 +33,8 @@ enum Caught {
     Stopped(ComplaintKind, RangeInclusive<u32>, RangeInclusive<u32>, &'static [&'static str]),
     /// The launch is refused; the message contains this.
     Refused(&'static str),
-    /// The download fails at this byte of the result, which nobody wrote.
-    NotWritten(u64),
+    /// The download fails at this byte of the result, and names who first stored what nobody wrote.
+    StoredUndefined(u64),
     /// The result is wrong: not the driver's business.
     Numbers,
     /// The result is right, but so many more passes over the banks are taken.
@@ -42,7 +42,7 @@ enum Caught {
     /// The result is right, but so many more sectors are touched.
     Sectors(u64),
 }
-use Caught::{Conflicts, NotWritten, Numbers, Refused, Sectors, Stopped};
+use Caught::{Conflicts, Numbers, Refused, Sectors, Stopped, StoredUndefined};
 
 /// Source, form of its PTX, name of the comment in the source, data, and what is seen.
 type Case = (&'static str, &'static str, &'static str, Setup, Caught);
@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
     ("scale", "dropped_guard", "dropped_guard", jobs::scale, Stopped(OutOfBounds, 3..=3, 232..=255, &["ld.global"])),
     ("scale", "right", "freed_input", jobs::scale_freed_input, Stopped(UseAfterFree, 0..=3, 0..=255, &["ld.global"])),
     ("scale", "right", "freed_output", jobs::scale_freed_output, Stopped(UseAfterFree, 0..=3, 0..=255, &["st.global"])),
-    ("scale", "right", "", jobs::scale_unwritten_input, NotWritten(3000)),
+    ("scale", "right", "unwritten_input", jobs::scale_unwritten_input, StoredUndefined(3000)),
     ("scale", "misaligned_load", "misaligned_load", jobs::scale4, Stopped(Misaligned, 0..=0, 0..=249, &["ld.global.v4"])),
     ("scale", "right", "misaligned_argument", jobs::scale4_misaligned, Stopped(Misaligned, 0..=0, 0..=249, &["ld.global.v4"])),
     ("scale", "right", "", jobs::scale_too_many_threads, Refused("2048")),
@@ -90,7 +90,7 @@ const CASES: &[Case] = &[
     ("shuffle", "guarded_shuffle", "guarded_shuffle", jobs::row_sums, Stopped(Divergence, 0..=0, 0..=63, &["shfl.sync"])),
     ("shuffle", "missing_member", "missing_member", jobs::row_sums, Stopped(Divergence, 0..=0, 0..=63, &["shfl.sync"])),
     ("shuffle", "guarded_vote", "guarded_vote", jobs::odd, Stopped(Divergence, 0..=0, 0..=63, &["vote.sync"])),
-    ("shuffle", "from_absent_lane", "", jobs::pass_down, NotWritten(60)),
+    ("shuffle", "from_absent_lane", "from_absent_lane", jobs::pass_down, StoredUndefined(60)),
     ("races", "two_lanes_one_place", "two_lanes_one_place", jobs::exchange, Stopped(Race, 0..=0, 0..=63, &["st.shared"])),
     ("races", "missing_warp_barrier", "missing_warp_barrier", jobs::exchange, Stopped(Race, 0..=0, 0..=63, LOADS)),
     ("races", "read_beside_atomics", "read_beside_atomics", jobs::histogram,
@@ -103,7 +103,7 @@ const CASES: &[Case] = &[
     ("races", "missing_global_barrier", "missing_global_barrier", jobs::reverse, Stopped(Race, 0..=0, 0..=63, GLOBAL)),
     ("unwritten", "fill_one_short", "used_as_address", jobs::gather, Stopped(Undefined, 0..=0, 0..=0, &["ld.global"])),
     ("unwritten", "fill_one_short", "used_as_condition", jobs::count_large, Stopped(Undefined, 0..=0, 0..=0, &["bra"])),
-    ("unwritten", "fill_one_short", "", jobs::reversed, NotWritten(0)),
+    ("unwritten", "fill_one_short", "copied_out", jobs::reversed, StoredUndefined(0)),
     ("unwritten", "seconds", "seconds", jobs::firsts, Stopped(Undefined, 0..=0, 63..=63, &["st.global"])),
     ("hanging", "dropped_arrive", "dropped_arrive", jobs::hand_over, Stopped(Deadlock, 0..=0, 32..=63, &["bar"])),
     ("hanging", "wrong_count", "wrong_count", jobs::hand_over, Stopped(Deadlock, 0..=0, 32..=63, &["bar"])),
@@ -230,8 +230,15 @@ fn check(case: &Case, run: &Run, right: &Run) -> Result<(), String> {
             let named = complaint.kind == ComplaintKind::Launch && complaint.detail.contains(part);
             if named { Ok(()) } else { Err(complaint.to_string()) }
         }
-        (NotWritten(at), Ok(_)) => match run.result() {
-            Err(MemoryError::NotWritten { addr, .. }) if addr == run.job.out + at => Ok(()),
+        (StoredUndefined(at), Ok(_)) => match run.result() {
+            Err(MemoryError::Undefined { addr, first, .. }) if addr == run.job.out + at => {
+                // Which byte was the first depends on the order of blocks.
+                let stored = format!("kernel `{}`: undefined value: stored in byte ", run.job.kernel);
+                let named = first.starts_with(&stored) && first.contains("`st.global");
+                let mut lines = lines(case.0, case.2).into_iter();
+                let placed = lines.any(|line| first.ends_with(&format!("{}.cu:{line})", case.0)));
+                if named && placed { Ok(()) } else { Err(first) }
+            }
             other => Err(format!("the download gives {other:?}")),
         },
         (Numbers, Ok(_)) => match run.result() {

@@ -177,7 +177,7 @@ impl Work {
     fn failure(&self, error: &MemoryError) -> Failure {
         let code = match error {
             // Hardware would deliver rubbish. Whoever downloads what nobody computed has forgotten something.
-            MemoryError::NotWritten { .. } => Error::LAUNCH_FAILED,
+            MemoryError::NotWritten { .. } | MemoryError::Undefined { .. } => Error::LAUNCH_FAILED,
             _ => Error::ILLEGAL_ADDRESS,
         };
         Failure { error: code, complaint: format!("{}: {error}", self.describe()) }

@@ -1,12 +1,11 @@
 //! Atomic operations.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::ComplaintKind;
 use super::block::Block;
 use super::code::{Atomic, D};
 use super::global::Found;
 use super::warp::{Exec, FULL, Warp, fault, lanes};
+use crate::memory::Mark;
 use crate::ptx::Space;
 
 impl Block<'_> {
@@ -67,24 +66,12 @@ impl Block<'_> {
             let allocation = &self.launch.view.live[index];
             let known = allocation.is_defined(offset, one.bytes);
             defined &= !(u32::from(!known) << lane);
-            let next = |old: u64| (one.f)(old, b[lane], c[lane]);
-            old[lane] = match one.bytes {
-                8 => allocation
-                    .atomic64(offset)
-                    .fetch_update(Relaxed, Relaxed, |old| Some(next(old)))
-                    .unwrap_or(0),
-                4 => {
-                    let next = |old: u32| Some(next(u64::from(old)) as u32);
-                    u64::from(allocation.atomic32(offset).fetch_update(Relaxed, Relaxed, next).unwrap_or(0))
-                }
-                _ => {
-                    let next = |old: u16| Some(next(u64::from(old)) as u16);
-                    u64::from(allocation.atomic16(offset).fetch_update(Relaxed, Relaxed, next).unwrap_or(0))
-                }
-            };
-            let given = given >> lane & 1 == 1;
-            if !given || one.replaces && !known {
-                allocation.mark_defined(offset, one.bytes, given);
+            old[lane] = allocation.update(offset, one.bytes, |old| (one.f)(old, b[lane], c[lane]));
+            if given >> lane & 1 == 0 || !known && !one.replaces {
+                allocation.mark(offset, one.bytes, Mark::Undefined);
+                self.note_undefined(warp, index, offset, lane);
+            } else if !known {
+                allocation.mark(offset, one.bytes, Mark::Written);
             }
         }
         Ok(defined)

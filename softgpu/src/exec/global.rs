@@ -1,7 +1,8 @@
 //! Global memory as a block accesses it.
 
+use super::block::Located;
 use super::code::D;
-use super::warp::{Exec, Warp, fault, lanes};
+use super::warp::{Exec, Fault, Warp, fault, lanes};
 use super::{Block, ComplaintKind};
 use crate::memory::{Access, Clash, MemoryError};
 
@@ -133,6 +134,17 @@ impl Block<'_> {
         let place = allocation.describe(allocation.addr + clash.offset as u64);
         let what = format!("warp {} {did} {place}, {other}{atomically} by {by}", warp.index);
         fault(ComplaintKind::Race, 1 << lane, what)
+    }
+
+    /// Remembers who stored the first undefined value of an allocation: who finds it there will ask.
+    #[cold]
+    pub(super) fn note_undefined(&self, warp: &Warp, index: usize, offset: usize, lane: usize) {
+        self.launch.view.live[index].note_undefined(|| {
+            let (lane, detail) = (lane as u32, format!("stored in byte {offset}"));
+            let fault = Box::new(Fault { kind: ComplaintKind::Undefined, lane, detail });
+            let thread = warp.thread(self.launch.block, lane);
+            self.launch.complaint(Located { fault, thread, block: self.id, pc: warp.pc }).to_string()
+        });
     }
 
     /// Counts an access of the lanes of a mask.

@@ -17,6 +17,8 @@ use crate::spec::DeviceSpec;
 
 /// A launch as its blocks see it.
 pub(super) struct Running<'a> {
+    /// Name of the kernel.
+    pub kernel: &'a str,
     pub code: &'a Code,
     pub module: &'a Module,
     pub view: View,
@@ -43,6 +45,25 @@ impl Running<'_> {
     fn at(&self, pc: u32) -> Option<&crate::ptx::Instruction> {
         let (function, at) = *self.code.places.get(pc as usize)?;
         self.module.kernels[function as usize].body.get(at as usize)
+    }
+
+    /// What is told of a fault.
+    pub fn complaint(&self, located: Located) -> Complaint {
+        let instruction = self.at(located.pc);
+        let source = instruction.and_then(|one| one.source).map(|(file, line)| {
+            let name = self.module.files.get(&file).cloned();
+            (name.unwrap_or_else(|| format!("file {file}")), line)
+        });
+        Complaint {
+            kind: located.fault.kind,
+            kernel: self.kernel.to_owned(),
+            block: located.block,
+            thread: located.thread,
+            instruction: instruction.map_or_else(String::new, |one| one.text.clone()),
+            ptx_line: instruction.map_or(0, |one| one.line),
+            source,
+            detail: located.fault.detail,
+        }
     }
 }
 
@@ -105,6 +126,7 @@ pub fn run(
         return Err(complain(what));
     }
     let running = Running {
+        kernel: &launch.kernel.name,
         code,
         module: &module.module,
         view: memory.view(),
@@ -118,23 +140,7 @@ pub fn run(
         max_instructions: options.max_instructions,
         number: LAUNCHES.fetch_add(1, Relaxed) % (u32::MAX / 2 - 1) + 1,
     };
-    let counts = all_blocks(&running).map_err(|located| {
-        let instruction = running.at(located.pc);
-        let source = instruction.and_then(|one| one.source).map(|(file, line)| {
-            let name = module.module.files.get(&file).cloned();
-            (name.unwrap_or_else(|| format!("file {file}")), line)
-        });
-        Complaint {
-            kind: located.fault.kind,
-            kernel: launch.kernel.name.clone(),
-            block: located.block,
-            thread: located.thread,
-            instruction: instruction.map_or_else(String::new, |one| one.text.clone()),
-            ptx_line: instruction.map_or(0, |one| one.line),
-            source,
-            detail: located.fault.detail,
-        }
-    })?;
+    let counts = all_blocks(&running).map_err(|located| running.complaint(located))?;
     Ok(counters(&running, &counts))
 }
 

@@ -36,6 +36,8 @@ impl Shared {
 
     /// Memory for the next block: nothing is written.
     pub fn start(&mut self) {
+        // Numbers that are not, as in fresh global memory.
+        self.bytes.fill(0xff);
         self.defined.fill(0);
         self.pending.fill(false);
         self.n_pending = 0;

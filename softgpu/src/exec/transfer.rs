@@ -3,11 +3,11 @@
 use super::code::{D, Slot, Transfer, W};
 use super::warp::{Exec, FULL, Warp, fault, lanes};
 use super::{Block, ComplaintKind, LOCAL_BASE, SHARED_BASE, space_of};
+use crate::memory::Mark;
 use crate::num::Ty;
 use crate::ptx::Space;
-use std::sync::atomic::Ordering::Relaxed;
 
-/// What undefined bytes read as.
+/// What undefined bytes read as, whatever is there.
 const POISON: u64 = u64::MAX;
 
 fn extend(ty: Ty, value: u64) -> u64 {
@@ -98,7 +98,7 @@ impl Block<'_> {
             let allocation = &self.launch.view.live[index];
             if all_defined && width == 4 {
                 for at in 0..one.registers.len() {
-                    out.values[at][lane] = u64::from(allocation.atomic32(offset + at * 4).load(Relaxed));
+                    out.values[at][lane] = allocation.load(offset + at * 4, 4);
                 }
                 continue;
             }
@@ -262,9 +262,10 @@ impl Block<'_> {
             })?;
         }
         Self::stretches(&found, mask, bytes, |index, offset, bytes, _| {
-            self.launch.view.live[index].mark_defined(offset, bytes, true);
+            self.launch.view.live[index].mark(offset, bytes, Mark::Written);
             Ok(())
         })?;
+        let mut noted = None;
         for lane in lanes(mask) {
             let (index, offset) = found[lane];
             let allocation = &self.launch.view.live[index];
@@ -272,7 +273,10 @@ impl Block<'_> {
                 let place = offset + at * width;
                 allocation.store(place, width, from.values[at][lane]);
                 if !all_defined && from.defined[at] >> lane & 1 == 0 {
-                    allocation.mark_defined(place, width, false);
+                    allocation.mark(place, width, Mark::Undefined);
+                    if noted.replace(index) != Some(index) {
+                        self.note_undefined(warp, index, place, lane);
+                    }
                 }
             }
         }

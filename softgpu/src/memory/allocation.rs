@@ -1,10 +1,29 @@
 //! One allocation: its data, and which of its bytes have been written.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::shadow::Shadow;
 use super::zeroed::Zeroed;
+
+/// What bytes hold before they are written, and after they are freed: numbers that are not, whatever the type of float.
+const POISON: u8 = 0xff;
+
+/// What a byte holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Nothing: nobody has written it.
+    Unwritten,
+    /// A value.
+    Written,
+    /// What a kernel stored that had it from nobody.
+    Undefined,
+}
+
+/// Bits in the mark of a byte.
+const WRITTEN: u64 = 1;
+const UNDEFINED: u64 = 2;
 
 /// One allocation.
 pub(crate) struct Allocation {
@@ -12,12 +31,14 @@ pub(crate) struct Allocation {
     pub addr: u64,
     /// Size as it was asked for.
     pub bytes: u64,
-    /// Little-endian, as the device's.
+    /// Little-endian, as the device's, and complemented: zeros, which cost the host nothing, are poison.
     data: Zeroed<AtomicU64>,
-    /// One byte for each, eight in a word: 1 when written.
-    defined: Zeroed<AtomicU64>,
-    /// Every byte is known to have been written: spares the look at `defined`.
-    all_defined: AtomicBool,
+    /// A byte for each, eight in a word: [`WRITTEN`], [`UNDEFINED`] or nothing. What is written may be both.
+    marks: Zeroed<AtomicU64>,
+    /// Every byte is known to have been written: spares the look at `marks`.
+    all_written: AtomicBool,
+    /// Who stored the first undefined value since all was written.
+    first_undefined: Mutex<Option<String>>,
     /// Constant memory: kernels do not write it.
     pub constant: AtomicBool,
     /// Who accessed what in the launch that runs; made at the first access by a kernel.
@@ -37,8 +58,9 @@ impl Allocation {
             addr,
             bytes,
             data: Zeroed::new(len.div_ceil(8))?,
-            defined: Zeroed::new(len.div_ceil(8))?,
-            all_defined: AtomicBool::new(false),
+            marks: Zeroed::new(len.div_ceil(8))?,
+            all_written: AtomicBool::new(false),
+            first_undefined: Mutex::new(None),
             constant: AtomicBool::new(false),
             shadow: OnceLock::new(),
         })
@@ -70,28 +92,28 @@ impl Allocation {
 
     /// The atomic under a `u8` of the data.
     #[inline]
-    pub fn atomic8(&self, offset: usize) -> &AtomicU8 {
+    fn atomic8(&self, offset: usize) -> &AtomicU8 {
         // SAFETY: `pointer` checked bounds and alignment; all accesses to `data` are atomic, and it lives as long as `self`.
         unsafe { AtomicU8::from_ptr(self.pointer(offset, 1)) }
     }
 
     /// The atomic under an aligned `u16` of the data.
     #[inline]
-    pub fn atomic16(&self, offset: usize) -> &AtomicU16 {
+    fn atomic16(&self, offset: usize) -> &AtomicU16 {
         // SAFETY: as in `atomic8`.
         unsafe { AtomicU16::from_ptr(self.pointer(offset, 2).cast()) }
     }
 
     /// The atomic under an aligned `u32` of the data.
     #[inline]
-    pub fn atomic32(&self, offset: usize) -> &AtomicU32 {
+    fn atomic32(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: as in `atomic8`.
         unsafe { AtomicU32::from_ptr(self.pointer(offset, 4).cast()) }
     }
 
     /// The atomic under an aligned `u64` of the data.
     #[inline]
-    pub fn atomic64(&self, offset: usize) -> &AtomicU64 {
+    fn atomic64(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: as in `atomic8`.
         unsafe { AtomicU64::from_ptr(self.pointer(offset, 8).cast()) }
     }
@@ -100,10 +122,10 @@ impl Allocation {
     #[inline]
     pub fn load(&self, offset: usize, width: usize) -> u64 {
         match width {
-            1 => u64::from(self.atomic8(offset).load(Relaxed)),
-            2 => u64::from(self.atomic16(offset).load(Relaxed)),
-            4 => u64::from(self.atomic32(offset).load(Relaxed)),
-            _ => self.atomic64(offset).load(Relaxed),
+            1 => u64::from(!self.atomic8(offset).load(Relaxed)),
+            2 => u64::from(!self.atomic16(offset).load(Relaxed)),
+            4 => u64::from(!self.atomic32(offset).load(Relaxed)),
+            _ => !self.atomic64(offset).load(Relaxed),
         }
     }
 
@@ -111,24 +133,45 @@ impl Allocation {
     #[inline]
     pub fn store(&self, offset: usize, width: usize, value: u64) {
         match width {
-            1 => self.atomic8(offset).store(value as u8, Relaxed),
-            2 => self.atomic16(offset).store(value as u16, Relaxed),
-            4 => self.atomic32(offset).store(value as u32, Relaxed),
-            _ => self.atomic64(offset).store(value, Relaxed),
+            1 => self.atomic8(offset).store(!(value as u8), Relaxed),
+            2 => self.atomic16(offset).store(!(value as u16), Relaxed),
+            4 => self.atomic32(offset).store(!(value as u32), Relaxed),
+            _ => self.atomic64(offset).store(!value, Relaxed),
+        }
+    }
+
+    /// Replaces an aligned element of `width` 2, 4 or 8 bytes by `next` of it, in one step. What it was.
+    pub fn update(&self, offset: usize, width: usize, next: impl Fn(u64) -> u64) -> u64 {
+        match width {
+            2 => {
+                let f = |old: u16| Some(!(next(u64::from(!old)) as u16));
+                let (Ok(old) | Err(old)) = self.atomic16(offset).fetch_update(Relaxed, Relaxed, f);
+                u64::from(!old)
+            }
+            4 => {
+                let f = |old: u32| Some(!(next(u64::from(!old)) as u32));
+                let (Ok(old) | Err(old)) = self.atomic32(offset).fetch_update(Relaxed, Relaxed, f);
+                u64::from(!old)
+            }
+            _ => {
+                let f = |old: u64| Some(!next(!old));
+                let (Ok(old) | Err(old)) = self.atomic64(offset).fetch_update(Relaxed, Relaxed, f);
+                !old
+            }
         }
     }
 
     /// Whether all of the bytes have been written.
     #[inline]
     pub fn is_defined(&self, offset: usize, bytes: usize) -> bool {
-        if self.all_defined.load(Relaxed) {
+        if self.all_written.load(Acquire) {
             return true;
         }
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
-            let word = self.defined[at / 8].load(Relaxed);
+            let word = self.marks[at / 8].load(Relaxed);
             let upto = end.min(at / 8 * 8 + 8);
-            let wanted = bytes_mask(at % 8, upto - at);
+            let wanted = bytes_mask(at % 8, upto - at) * WRITTEN;
             if word & wanted != wanted {
                 return false;
             }
@@ -137,35 +180,76 @@ impl Allocation {
         true
     }
 
-    /// Marks bytes as written, or as holding nothing that may be used.
+    /// What a byte holds.
+    pub fn mark_at(&self, offset: usize) -> Mark {
+        if self.is_defined(offset, 1) {
+            return Mark::Written;
+        }
+        let mark = self.marks[offset / 8].load(Relaxed) >> (8 * (offset % 8));
+        if mark & UNDEFINED != 0 { Mark::Undefined } else { Mark::Unwritten }
+    }
+
+    /// Marks bytes.
     #[inline]
-    pub fn mark_defined(&self, offset: usize, bytes: usize, defined: bool) {
-        if self.all_defined.load(Relaxed) {
-            if defined {
+    pub fn mark(&self, offset: usize, bytes: usize, mark: Mark) {
+        if self.all_written.load(Acquire) {
+            if mark == Mark::Written {
                 return;
             }
-            // From here on the bytes tell; they have not been kept while the flag was up.
-            self.defined.iter().for_each(|word| word.store(bytes_mask(0, 8), Relaxed));
-            self.all_defined.store(false, Relaxed);
+            self.mark_each();
         }
-        if defined && bytes as u64 == self.bytes {
-            self.all_defined.store(true, Relaxed);
+        if mark == Mark::Written && bytes as u64 == self.bytes {
+            *self.undefined() = None;
+            self.all_written.store(true, Relaxed);
             return;
         }
+        let (clear, set) = match mark {
+            Mark::Unwritten => (WRITTEN | UNDEFINED, 0),
+            Mark::Written => (0, WRITTEN),
+            Mark::Undefined => (WRITTEN, UNDEFINED),
+        };
         let (mut at, end) = (offset, offset + bytes);
         while at < end {
-            let word = &self.defined[at / 8];
+            let word = &self.marks[at / 8];
             let upto = end.min(at / 8 * 8 + 8);
-            let mask = bytes_mask(at % 8, upto - at);
+            let ones = bytes_mask(at % 8, upto - at);
             if upto - at == 8 {
-                word.store(if defined { mask } else { 0 }, Relaxed);
-            } else if defined {
-                word.fetch_or(mask, Relaxed);
+                word.store(ones * set, Relaxed);
             } else {
-                word.fetch_and(!mask, Relaxed);
+                if clear != 0 {
+                    word.fetch_and(!(ones * clear), Relaxed);
+                }
+                if set != 0 {
+                    word.fetch_or(ones * set, Relaxed);
+                }
             }
             at = upto;
         }
+    }
+
+    /// From here on each byte has its own mark; they have not been kept while all were written.
+    #[cold]
+    fn mark_each(&self) {
+        // Two blocks may come here at once: the second must not undo what the first has marked since.
+        let _one_at_a_time = self.undefined();
+        if self.all_written.load(Relaxed) {
+            self.marks.iter().for_each(|word| word.store(bytes_mask(0, 8) * WRITTEN, Relaxed));
+            self.all_written.store(false, Release);
+        }
+    }
+
+    fn undefined(&self) -> MutexGuard<'_, Option<String>> {
+        self.first_undefined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps who stored an undefined value, if it is the first.
+    pub fn note_undefined(&self, who: impl FnOnce() -> String) {
+        self.undefined().get_or_insert_with(who);
+    }
+
+    /// Who stored the first undefined value, in words.
+    pub fn first_undefined(&self) -> Option<String> {
+        self.undefined().clone()
     }
 
     pub fn write(&self, offset: usize, bytes: &[u8]) {
@@ -173,25 +257,45 @@ impl Allocation {
         while at < bytes.len() {
             if (offset + at).is_multiple_of(8) && bytes.len() - at >= 8 {
                 let word = bytes[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
-                self.atomic64(offset + at).store(word, Relaxed);
+                self.store(offset + at, 8, word);
                 at += 8;
             } else {
-                self.atomic8(offset + at).store(bytes[at], Relaxed);
+                self.store(offset + at, 1, u64::from(bytes[at]));
                 at += 1;
             }
         }
-        self.mark_defined(offset, bytes.len(), true);
+        self.mark(offset, bytes.len(), Mark::Written);
+    }
+
+    /// Sets bytes to a value.
+    pub fn set(&self, offset: usize, bytes: usize, value: u8) {
+        self.fill(offset, bytes, value);
+        self.mark(offset, bytes, Mark::Written);
+    }
+
+    fn fill(&self, offset: usize, bytes: usize, value: u8) {
+        let (mut at, end) = (offset, offset + bytes);
+        while at < end {
+            let width = if at.is_multiple_of(8) && end - at >= 8 { 8 } else { 1 };
+            self.store(at, width, u64::from_le_bytes([value; 8]));
+            at += width;
+        }
+    }
+
+    /// Makes the bytes what they were before anybody wrote them, for those who do not know that they are freed.
+    pub fn poison(&self) {
+        self.fill(0, self.bytes as usize, POISON);
+        self.mark(0, self.bytes as usize, Mark::Unwritten);
     }
 
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         let mut at = 0;
         while at < out.len() {
             if (offset + at).is_multiple_of(8) && out.len() - at >= 8 {
-                let word = self.atomic64(offset + at).load(Relaxed);
-                out[at..at + 8].copy_from_slice(&word.to_le_bytes());
+                out[at..at + 8].copy_from_slice(&self.load(offset + at, 8).to_le_bytes());
                 at += 8;
             } else {
-                out[at] = self.atomic8(offset + at).load(Relaxed);
+                out[at] = self.load(offset + at, 1) as u8;
                 at += 1;
             }
         }

@@ -8,7 +8,7 @@ extern "C" __global__ void scale(const float *in, float *out, float factor, u32 
 #elif !defined(DROPPED_GUARD)
     if (i < n)
 #endif
-        out[i] = in[i] * factor; // caught: off_by_one, dropped_guard, freed_input, freed_output
+        out[i] = in[i] * factor; // caught: off_by_one, dropped_guard, freed_input, freed_output, unwritten_input
 }
 
 // The same, four numbers of 16 bytes at a time; n is a multiple of four.

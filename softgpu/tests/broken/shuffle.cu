@@ -43,7 +43,7 @@ extern "C" __global__ void pass_down(const u32 *in, u32 *out) {
     const u32 lane = threadIdx.x;
     if (lane < 16) {
 #ifdef FROM_ABSENT_LANE
-        out[lane] = __shfl_down_sync(0xffff, in[lane], 1);
+        out[lane] = __shfl_down_sync(0xffff, in[lane], 1); // caught: from_absent_lane
 #else
         out[lane] = __shfl_down_sync(0xffff, in[lane], 1, 16);
 #endif

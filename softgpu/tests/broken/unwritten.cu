@@ -28,7 +28,7 @@ extern "C" __global__ void reversed(const u32 *in, u32 *out) {
     const u32 t = threadIdx.x;
     if (t < FILLED) x[t] = in[t] + 1;
     __syncthreads();
-    out[t] = x[63 - t] * 2; // reading the result on the host: copied_out
+    out[t] = x[63 - t] * 2; // caught: copied_out
 }
 
 // Pairs of numbers are loaded, one of each pair is used: nobody need have written the other half.

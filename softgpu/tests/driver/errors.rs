@@ -145,6 +145,24 @@ fn out_of_bounds_is_an_illegal_address_that_stays() {
 }
 
 #[test]
+fn a_download_of_what_a_kernel_had_from_nobody_names_the_kernel() {
+    let gpu = quiet(80);
+    let bench = Bench::new();
+    // SAFETY: reading it is the point.
+    let a = unsafe { bench.stream.alloc::<f32>(64) }.unwrap();
+    let mut c = bench.stream.alloc_zeros::<f32>(64).unwrap();
+    let mut launch = bench.stream.launch_builder(&bench.add);
+    launch.arg(&a).arg(&a).arg(&mut c).arg(&64u32);
+    // SAFETY: 64 elements each.
+    unsafe { launch.launch(LaunchConfig::for_num_elems(64)) }.unwrap();
+    assert_eq!(code(bench.stream.clone_dtoh(&c).unwrap_err()), Code::CUDA_ERROR_LAUNCH_FAILED);
+    let complaints = gpu.take_complaints().concat();
+    for part in ["a copy of 256 bytes", "holds an undefined value", "kernel `add`", "`st.global.f32"] {
+        assert!(complaints.contains(part), "{part}: {complaints}");
+    }
+}
+
+#[test]
 fn memory_freed_under_a_queued_kernel_is_caught() {
     let gpu = quiet(80);
     let bench = Bench::new();
