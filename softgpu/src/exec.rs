@@ -13,9 +13,10 @@
 //!   stores and shuffles, and are a fault where they decide something: as an address, a predicate, a size, a lane. An allocation
 //!   remembers who stored the first, and whoever downloads it is told.
 //! - Races: see `memory/shadow.rs`; between lanes of one warp, in shared memory: `exec/lane_races.rs`. Order comes from barriers
-//!   alone; flags and fences order nothing here.
-//! - Asynchronous copies: the destination may not be touched before the thread has waited for its group; other warps need a barrier
-//!   too.
+//!   alone; flags and fences order nothing here. In global memory, what a block does after its last tick (1023 barriers in a grid
+//!   of more than 32768 blocks, more in smaller ones) counts as ordered.
+//! - Asynchronous copies: before the thread has waited for its group, nobody may touch the destination or write the source; other
+//!   warps need a barrier too.
 //!
 //! Not modelled: weak memory beyond races; order between lanes of one warp in global memory; caches and time;
 //! textures, clusters, mbarriers, bulk copies, tensor memory, wgmma, cooperative launches.

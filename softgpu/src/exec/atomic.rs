@@ -23,7 +23,7 @@ impl Block<'_> {
                     self.count_shared(&addrs, mask, one.bytes);
                     for lane in lanes(mask) {
                         let at = self.shared_at(addrs[lane], one.bytes, lane)?;
-                        let access = self.access(warp, self.shared.stamp).atomically();
+                        let access = self.shared_access(warp).atomically();
                         self.shared_write_as(warp, &access, at, one.bytes, lane)?;
                         old[lane] = self.shared.load(at, one.bytes);
                         let known = self.shared.is_defined(at, one.bytes);
@@ -58,7 +58,7 @@ impl Block<'_> {
         (b, c, given): (&D, &D, u32),
         old: &mut D,
     ) -> Exec<u32> {
-        let access = self.access(warp, self.launch.number).atomically();
+        let access = self.access(warp).atomically();
         let mut defined = FULL;
         for lane in lanes(mask) {
             let (index, offset) = found[lane];

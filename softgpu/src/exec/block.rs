@@ -2,6 +2,7 @@
 
 use super::barrier::Gate;
 use super::code::{Code, Kind, Op};
+use super::copies::Reading;
 use super::flow::is_collective;
 use super::shared::Shared;
 use super::transfer::Loaded;
@@ -35,6 +36,8 @@ pub(super) struct Block<'a> {
     pub scratch: Option<Box<Loaded>>,
     pub warps: Vec<Warp>,
     pub gates: Vec<Gate>,
+    /// Sources of unfinished copies.
+    pub reading: Vec<Reading>,
     pub id: [u32; 3],
     /// Warp instructions executed.
     steps: u64,
@@ -73,6 +76,7 @@ impl<'a> Block<'a> {
             scratch: None,
             warps: (0..threads.div_ceil(32)).map(|index| Warp::new(launch.code, index)).collect(),
             gates: Vec::new(),
+            reading: Vec::new(),
             id: [0; 3],
             steps: 0,
         }
@@ -86,6 +90,7 @@ impl<'a> Block<'a> {
         self.linear = linear;
         self.steps = 0;
         self.shared.start();
+        self.reading.clear();
         self.gates = (0..16).map(|_| Gate::default()).collect();
         let place = Place {
             grid: launch.grid,

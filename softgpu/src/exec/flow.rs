@@ -39,11 +39,26 @@ impl Block<'_> {
             Kind::StMatrix { s, addr, trans } => self.stmatrix(warp, s, addr, *trans)?,
             Kind::Mma { form, d, a, b, c } => warp.mma(form, d, [a, b, c]),
             Kind::Barrier(barrier) => return self.barrier(warp, barrier, mask),
-            Kind::WarpBarrier { .. } => self.shared.lanes.order(warp.index),
+            Kind::WarpBarrier { members } => self.warp_barrier(warp, *members, mask),
             _ => {}
         }
         warp.pc += 1;
         Ok(())
+    }
+
+    /// Orders lanes with those that they name. All are here, in one group or several.
+    fn warp_barrier(&mut self, warp: &Warp, members: Slot, mask: u32) {
+        let named = warp.get(members);
+        let mut rest = mask;
+        while rest != 0 {
+            let group = named[rest.trailing_zeros() as usize] as u32 & mask;
+            if group == warp.threads {
+                self.shared.lanes.order(warp.index);
+            } else {
+                self.shared.lanes.order_lanes(warp.index, group);
+            }
+            rest &= !group;
+        }
     }
 
     /// True when all lanes named are here; else those that are wait, and others run.

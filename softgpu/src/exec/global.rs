@@ -12,8 +12,10 @@ pub(super) type Found = [(usize, usize); 32];
 impl Block<'_> {
     /// Who accesses, at the warp's place in time.
     #[inline]
-    pub(super) fn access<'w>(&self, warp: &'w Warp, launch: u32) -> Access<'w> {
-        Access { entry: Access::entry(self.linear, warp.index, warp.clock), seen: &warp.seen, launch }
+    pub(super) fn access<'w>(&self, warp: &'w Warp) -> Access<'w> {
+        let (block_at, launch) = (self.launch.block_at, self.launch.number);
+        let entry = Access::entry(block_at, self.linear, warp.index, warp.clock);
+        Access { entry, block_at, seen: &warp.seen, launch }
     }
 
     /// Finds the allocations of an access of `size(lane)` bytes, aligned to `align`.
@@ -86,7 +88,7 @@ impl Block<'_> {
         bytes: usize,
         lane: usize,
     ) -> Exec {
-        self.global_check(warp, &self.access(warp, self.launch.number), index, (offset, bytes), lane, false)
+        self.global_check(warp, &self.access(warp), index, (offset, bytes), lane, false)
     }
 
     pub(super) fn global_check(
@@ -109,6 +111,14 @@ impl Block<'_> {
                 1 << lane,
                 format!("a store to constant memory, {place}"),
             );
+        }
+        if writes && let Some((reader, at)) = self.copy_that_reads(warp, index, offset..offset + bytes) {
+            let place = allocation.describe(allocation.addr + at as u64);
+            let what = format!(
+                "warp {} writes {place}, the source of a cp.async of warp {reader} that has not been waited for",
+                warp.index
+            );
+            return fault(ComplaintKind::AsyncCopy, 1 << lane, what);
         }
         let Some(shadow) = allocation.shadow() else {
             return Ok(());

@@ -11,7 +11,7 @@ use super::code::Code;
 use super::{
     AllocationUse, ClassCount, Complaint, ComplaintKind, Counters, Launch, LoadedModule, RunOptions,
 };
-use crate::memory::{Memory, View};
+use crate::memory::{Access, Memory, View};
 use crate::ptx::Module;
 use crate::spec::DeviceSpec;
 
@@ -33,6 +33,8 @@ pub(super) struct Running<'a> {
     pub max_instructions: u64,
     /// Of this launch, never 0.
     pub number: u32,
+    /// Where the block begins in entries of the race shadow.
+    pub block_at: u32,
 }
 
 impl Running<'_> {
@@ -139,6 +141,7 @@ pub fn run(
         seed: options.seed,
         max_instructions: options.max_instructions,
         number: LAUNCHES.fetch_add(1, Relaxed) % (u32::MAX / 2 - 1) + 1,
+        block_at: Access::block_at(launch.grid.iter().map(|&dim| u64::from(dim)).product()),
     };
     let counts = all_blocks(&running).map_err(|located| running.complaint(located))?;
     Ok(counters(&running, &counts))

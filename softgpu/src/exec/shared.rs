@@ -79,6 +79,14 @@ impl Block<'_> {
         Ok(addr as usize)
     }
 
+    /// Who accesses: as in global memory, but here the block is alone.
+    #[inline]
+    pub(super) fn shared_access<'w>(&self, warp: &'w Warp) -> Access<'w> {
+        let block_at = Access::block_at(1);
+        let entry = Access::entry(block_at, 0, warp.index, warp.clock);
+        Access { entry, block_at, seen: &warp.seen, launch: self.shared.stamp }
+    }
+
     fn shared_clash<T>(&self, warp: &Warp, clash: &Clash, lane: usize, writes: bool) -> Exec<T> {
         let did = if writes { "writes" } else { "reads" };
         let other = if clash.other_wrote { "written" } else { "read" };
@@ -106,7 +114,7 @@ impl Block<'_> {
         {
             return self.shared_pending(at + first, lane);
         }
-        let access = self.access(warp, self.shared.stamp);
+        let access = self.shared_access(warp);
         match self.shared.shadow.as_ref().map(|shadow| shadow.read(&access, at, bytes)) {
             Some(Err(clash)) => self.shared_clash(warp, &clash, lane, false),
             _ => Ok(()),
@@ -115,7 +123,7 @@ impl Block<'_> {
 
     #[inline]
     pub(super) fn shared_write_check(&self, warp: &Warp, at: usize, bytes: usize, lane: usize) -> Exec {
-        let access = self.access(warp, self.shared.stamp);
+        let access = self.shared_access(warp);
         self.shared_write_as(warp, &access, at, bytes, lane)
     }
 

@@ -85,7 +85,7 @@ impl Block<'_> {
         self.count_global(addrs, mask, bytes, true, &found);
         let mut all_defined = true;
         if self.launch.checks {
-            let access = self.access(warp, self.launch.number);
+            let access = self.access(warp);
             let access = if one.is_atomic { access.atomically() } else { access };
             Self::stretches(&found, mask, bytes, |index, offset, bytes, lane| {
                 self.global_check(warp, &access, index, (offset, bytes), lane, false)?;
@@ -255,7 +255,7 @@ impl Block<'_> {
         self.count_global(addrs, mask, bytes, false, &found);
         let all_defined = from.defined.iter().all(|defined| mask & !defined == 0);
         if self.launch.checks {
-            let access = self.access(warp, self.launch.number);
+            let access = self.access(warp);
             let access = if one.is_atomic { access.atomically() } else { access };
             Self::stretches(&found, mask, bytes, |index, offset, bytes, lane| {
                 self.global_check(warp, &access, index, (offset, bytes), lane, true)

@@ -11,20 +11,24 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use super::zeroed::Zeroed;
 
-/// Block in an entry: 1 + block % `BLOCKS`, so that 0 is "nobody". More blocks than that share names; a race between two of them
-/// goes unseen.
+/// Blocks in entries. More than that share names; a race between two of them goes unseen.
 const BLOCKS: u64 = 0xfffd;
+/// Bits of a block in an entry, at most. The clock has what is left.
+const MAX_BLOCK_BITS: u32 = 16;
 /// Set in the entry of an atomic access.
-const ATOMIC: u32 = 1 << 10;
-/// Clocks of an entry run up to here; what comes later counts as ordered.
-const MAX_CLOCK: u32 = ATOMIC - 1;
+const ATOMIC: u32 = 1;
+/// Where warp and clock begin in an entry.
+const WARP: u32 = 1;
+const CLOCK: u32 = 6;
 /// Bytes whose entries are reset together at the first access of a launch.
 const PAGE: usize = 4096;
 
 /// Who accesses.
 pub(crate) struct Access<'a> {
-    /// As [`Access::entry`] makes it: block 16 bits, warp 5, atomic 1, clock 10.
+    /// As [`Access::entry`] makes it.
     pub entry: u32,
+    /// As [`Access::block_at`] says.
+    pub block_at: u32,
     /// For each warp of the block, the clock up to which this warp has seen it.
     pub seen: &'a [u32; 32],
     /// Number of the launch, not 0.
@@ -32,9 +36,19 @@ pub(crate) struct Access<'a> {
 }
 
 impl Access<'_> {
-    /// The entry of a warp: `block` linear in the grid, `warp` in the block, its `clock`.
-    pub fn entry(block: u64, warp: u32, clock: u32) -> u32 {
-        ((block % BLOCKS) as u32 + 1) << 16 | warp << 11 | clock.min(MAX_CLOCK)
+    /// Where the block begins in entries of so many blocks. Clocks run up to 2^25 - 1 for up to two, to 1023 for more than 32768;
+    /// what comes later counts as ordered.
+    #[inline]
+    pub fn block_at(blocks: u64) -> u32 {
+        let bits = u64::BITS - blocks.saturating_sub(1).leading_zeros();
+        u32::BITS - bits.clamp(1, MAX_BLOCK_BITS)
+    }
+
+    /// The entry of a warp: `block` linear in the grid, `warp` in the block, its `clock`, which is not 0: that is "nobody".
+    #[inline]
+    pub fn entry(block_at: u32, block: u64, warp: u32, clock: u32) -> u32 {
+        let last = (1 << (block_at - CLOCK)) - 1;
+        ((block % BLOCKS) as u32) << block_at | clock.min(last) << CLOCK | warp << WARP
     }
 
     /// The same, made atomically: no clash with other atomic accesses.
@@ -48,11 +62,12 @@ impl Access<'_> {
         if earlier == 0 || earlier == self.entry || (earlier & self.entry & ATOMIC != 0) {
             return false;
         }
-        if earlier >> 16 != self.entry >> 16 {
+        if earlier >> self.block_at != self.entry >> self.block_at {
             return true;
         }
-        let warp = earlier >> 11 & 31;
-        warp != self.entry >> 11 & 31 && (earlier & MAX_CLOCK) > self.seen[warp as usize]
+        let warp = earlier >> WARP & 31;
+        let clock = (earlier & ((1 << self.block_at) - 1)) >> CLOCK;
+        warp != self.entry >> WARP & 31 && clock > self.seen[warp as usize]
     }
 }
 
@@ -148,7 +163,7 @@ impl Entries {
                 continue;
             }
             // A slot is ours when it is free, of our own warp, or of one whose access is before ours.
-            if first >> 11 == access.entry >> 11 || !access.is_unordered(first) {
+            if !access.is_unordered(first) {
                 reader.store(access.entry, Relaxed);
             } else {
                 self.readers[1][range.start + at].store(access.entry, Relaxed);
@@ -202,8 +217,8 @@ impl Shadow {
             offset,
             other_wrote,
             other_atomic: other & ATOMIC != 0,
-            other_block: other >> 16 != access.entry >> 16,
-            other_warp: other >> 11 & 31,
+            other_block: other >> access.block_at != access.entry >> access.block_at,
+            other_warp: other >> WARP & 31,
         }
     }
 
@@ -332,7 +347,29 @@ mod tests {
     use super::*;
 
     fn access(warp: u32, clock: u32, seen: &[u32; 32]) -> Access<'_> {
-        Access { entry: Access::entry(0, warp, clock), seen, launch: 1 }
+        let block_at = Access::block_at(1);
+        Access { entry: Access::entry(block_at, 0, warp, clock), block_at, seen, launch: 1 }
+    }
+
+    #[test]
+    fn an_entry_has_room_for_its_block_warp_and_clock() {
+        let at = [0, 1, 2, 3, 4, 5, 132, 32768, 32769, 1 << 40].map(Access::block_at);
+        assert_eq!(at, [31, 31, 31, 30, 30, 29, 24, 17, 16, 16]);
+        for (blocks, clock) in [(1, (1 << 25) - 1), (132, (1 << 18) - 1), (1 << 40, 1023)] {
+            let block_at = Access::block_at(blocks);
+            let access = |block, warp, clock, seen| {
+                let entry = Access::entry(block_at, block, warp, clock);
+                Access { entry, block_at, seen, launch: 1 }
+            };
+            let (mut before, mut all) = ([0; 32], [0; 32]);
+            (before[31], all[31]) = (clock - 1, clock);
+            let last = access(blocks - 1, 31, clock, &all).entry;
+            assert!(access(blocks - 1, 0, 1, &before).is_unordered(last), "{blocks} blocks");
+            assert!(!access(blocks - 1, 0, 1, &all).is_unordered(last));
+            let later = access(blocks - 1, 31, clock + 1, &all);
+            assert_eq!(later.entry, last, "counts as ordered");
+            assert!(blocks == 1 || access(0, 31, 1, &all).is_unordered(last), "another block");
+        }
     }
 
     #[test]

@@ -2,13 +2,19 @@
 //! that the edit made wrong. What a compiler makes of such edits is in `one_edit.rs`.
 #![allow(clippy::unwrap_used)]
 
+mod barriers;
+mod copies;
+mod lanes;
 mod modules;
 mod undefined;
 
 use komt_softgpu::DeviceSpec;
-use komt_softgpu::exec::{self, Complaint, Launch, LoadedModule, RunOptions};
+use komt_softgpu::exec::{self, Complaint, ComplaintKind, Counters, Launch, LoadedModule, RunOptions};
 use komt_softgpu::memory::Memory;
 use komt_softgpu::ptx;
+
+/// Orders of the warps that are tried.
+const SEEDS: u64 = 4;
 
 /// Bytes at `%in`. The first half of them holds the words 0, 1, 2, ...; the second nobody has written.
 const INPUT_BYTES: u64 = 4096;
@@ -19,6 +25,7 @@ struct Ran {
     input: u64,
     output: u64,
     threads: u32,
+    counters: Counters,
 }
 
 impl Ran {
@@ -63,10 +70,33 @@ ret;
         dynamic_shared_bytes: 0,
         params: &params,
     };
-    exec::run(&launch, &module, &memory, &spec, options).map_err(Box::new)?;
-    Ok(Ran { memory, input, output, threads })
+    let counters = exec::run(&launch, &module, &memory, &spec, options).map_err(Box::new)?;
+    Ok(Ran { memory, input, output, threads, counters })
 }
 
 fn options(seed: u64) -> RunOptions {
     RunOptions { seed, max_instructions: 1_000_000, ..RunOptions::default() }
+}
+
+/// Under every seed: the body passes and gives what `expect` says of each thread.
+#[track_caller]
+fn passes(threads: u32, body: &str, expect: impl Fn(u32) -> u32) {
+    for seed in 0..SEEDS {
+        let ran =
+            run(threads, body, &options(seed)).unwrap_or_else(|complaint| panic!("{body}\n{complaint}"));
+        assert_eq!(ran.results(), (0..threads).map(&expect).collect::<Vec<_>>(), "seed {seed}\n{body}");
+    }
+}
+
+/// Under every seed: the body is stopped with one of these kinds at an instruction that begins so.
+#[track_caller]
+fn caught(threads: u32, body: &str, kinds: &[ComplaintKind], instruction: &str) {
+    for seed in 0..SEEDS {
+        let Err(complaint) = run(threads, body, &options(seed)) else {
+            panic!("seed {seed}: not caught\n{body}");
+        };
+        let is_it = kinds.contains(&complaint.kind) && complaint.instruction.starts_with(instruction);
+        assert!(is_it, "seed {seed}: {complaint}\n{body}");
+        assert_eq!(complaint.source, Some(("hand.cu".to_owned(), 7)), "{complaint}");
+    }
 }
