@@ -195,6 +195,10 @@ pub struct Module {
     pub version: (u32, u32),
     /// `.target`: 80 for `sm_80`.
     pub target: u32,
+    /// `a` of `sm_90a`, `f` of `sm_100f`.
+    pub suffix: Option<char>,
+    /// Multiprocessors of the device that the text was checked against.
+    pub sm_count: u32,
     /// Kernels and functions.
     pub kernels: Vec<Kernel>,
     /// Variables of the module: global, const and shared.
@@ -217,15 +221,29 @@ impl Module {
 
 /// Parses a text and checks that the device runs it and that each of its instructions is known.
 pub fn parse(text: &str, spec: &DeviceSpec) -> Result<Module, PtxError> {
-    let module = parser::parse(text)?;
+    let mut module = parser::parse(text)?;
     if module.version > spec.ptx_version {
         return Err(PtxError::TooNew { found: module.version, known: spec.ptx_version });
     }
-    if module.target > spec.arch.0 * 10 + spec.arch.1 {
-        return Err(PtxError::Target { found: format!("sm_{}", module.target), device: spec.name.clone() });
+    if !runs(&module, spec.arch) {
+        let suffix = module.suffix.map(String::from).unwrap_or_default();
+        let found = format!("sm_{}{suffix}", module.target);
+        return Err(PtxError::Target { found, device: spec.name.clone() });
     }
+    module.sm_count = spec.sm_count;
     crate::exec::check(&module)?;
     Ok(module)
+}
+
+/// Whether a device of this compute capability runs the module's target: that and all newer ones do, but only that itself if an `a`
+/// follows, only those of its major version if an `f` does (PTX ISA 11.1.2).
+fn runs(module: &Module, (major, minor): (u32, u32)) -> bool {
+    let device = major * 10 + minor;
+    match module.suffix {
+        Some('a') => module.target == device,
+        Some(_) => module.target <= device && module.target / 10 == major,
+        None => module.target <= device,
+    }
 }
 
 #[cfg(test)]
@@ -276,7 +294,7 @@ $done:
         let error = parse(".version 9.1\n.target sm_80\n", &DeviceSpec::sm(80)).unwrap_err();
         assert_eq!(error.to_string(), ".version 9.1 is newer than the driver's 8.8");
         let error = parse(".version 8.0\n.target sm_90a\n", &DeviceSpec::sm(80)).unwrap_err();
-        assert_eq!(error.to_string(), ".target sm_90 does not run on software sm_80");
+        assert_eq!(error.to_string(), ".target sm_90a does not run on software sm_80");
         let error = parse(".version 8.0\n.target sm_80\n.what\n", &DeviceSpec::sm(80)).unwrap_err();
         assert_eq!(error.to_string(), "PTX line 3: unknown directive: `.what`");
     }

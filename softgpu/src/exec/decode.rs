@@ -1,12 +1,18 @@
 //! A kernel of a module -> [`Code`]: registers, constants, places of variables, functions that it calls.
 
 mod alu;
+mod arch;
+mod atomic;
+mod copy;
 mod float;
 mod forms;
+mod hints;
 mod integer;
 mod memory;
 mod operands;
+mod quiet;
 mod sync;
+mod types;
 
 use std::collections::HashMap;
 
@@ -104,7 +110,7 @@ impl Decoder<'_> {
         let find = |name: &str| self.module.kernels.iter().position(|one| one.name == name);
         let mut functions: Vec<usize> = find(&kernel.name).into_iter().collect();
         let mut at = 0;
-        let mut calls = Vec::new();
+        let mut calls: Vec<Call> = Vec::new();
         while at < functions.len() {
             for instruction in
                 self.module.kernels[functions[at]].body.iter().filter(|one| one.opcode == "call")
@@ -113,10 +119,21 @@ impl Decoder<'_> {
                     call_parts(instruction).map_err(|what| syntax(instruction, what))?;
                 let callee =
                     find(&name).ok_or_else(|| syntax(instruction, format!("no function `{name}`")))?;
+                let one = &self.module.kernels[callee];
+                if one.is_entry {
+                    return Err(syntax(instruction, "a kernel cannot be called".to_owned()));
+                }
+                if (returns.len(), args.len()) != (one.returns.len(), one.params.len()) {
+                    return Err(syntax(instruction, "number of arguments".to_owned()));
+                }
                 let index = functions.iter().position(|&one| one == callee).unwrap_or_else(|| {
                     functions.push(callee);
                     functions.len() - 1
                 });
+                // A function has one place to return to, and one set of registers.
+                if leads(&calls, index, at) {
+                    return Err(syntax(instruction, "recursion is not known".to_owned()));
+                }
                 calls.push((at, index, returns, args));
             }
             at += 1;
@@ -208,6 +225,7 @@ impl Decoder<'_> {
         };
         self.check_form(instruction)?;
         let (kind, class) = self.kind(instruction)?;
+        arch::check(instruction, self.module.target)?;
         let class = self.class(&class);
         Ok(Op { kind, guard, class })
     }
@@ -216,16 +234,28 @@ impl Decoder<'_> {
     fn kind(&mut self, one: &Instruction) -> Result<(Kind, String)> {
         let modifiers: Vec<&str> = one.modifiers.iter().map(String::as_str).collect();
         match one.opcode.as_str() {
-            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "stmatrix" | "cvta" | "isspacep"
-            | "createpolicy" => self.memory(one, &modifiers),
+            "ld" | "ldu" | "st" => self.transfer(one, modifiers),
+            "atom" | "red" => self.atomic(one, modifiers),
+            "cp" => self.copy(one, modifiers),
+            "ldmatrix" | "stmatrix" => self.matrix(one, modifiers),
+            "cvta" | "isspacep" => self.generic(one, modifiers),
+            "createpolicy" => self.policy(one, &modifiers),
             "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "bar" | "barrier" | "shfl"
             | "vote" | "match" | "redux" | "activemask" | "mma" => self.sync(one, &modifiers),
             "membar" | "fence" | "griddepcontrol" | "prefetch" | "prefetchu" | "applypriority"
-            | "discard" | "nanosleep" | "pmevent" | "setmaxnreg" => Ok((Kind::Nop, "other".to_owned())),
+            | "discard" | "nanosleep" | "pmevent" | "setmaxnreg" => self.quiet(one, &modifiers),
             "cvt" => self.convert(one, &modifiers),
             _ => self.alu(one, &modifiers),
         }
     }
+}
+
+/// A call: the caller and the function called, by their places in [`Decoder::functions`]; results and arguments.
+type Call = (usize, usize, Vec<String>, Vec<String>);
+
+/// Whether calls lead from a function to another one, or they are the same. Of calls that lead nowhere in a circle.
+fn leads(calls: &[Call], from: usize, to: usize) -> bool {
+    from == to || calls.iter().any(|call| call.0 == from && leads(calls, call.1, to))
 }
 
 /// Results, name and arguments of a call.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::lexer::Token;
 use super::parser::{Cursor, layout, parameter, space_of, variables};
 use super::{Base, Instruction, Kernel, Operand, PtxError, Register, Space, Variable};
-use crate::num::Ty;
 
 /// What names mean within a pair of braces.
 #[derive(Default)]
@@ -180,7 +179,10 @@ impl Body<'_, '_> {
 
     fn registers(&mut self) -> Result<(), PtxError> {
         let ty = self.cursor.ty()?;
-        let bits = if ty == Ty::Pred { 1 } else { ty.bits() };
+        let bits = ty.bits();
+        if bits > 64 {
+            return Err(self.cursor.error("registers of 128 bits are not known"));
+        }
         loop {
             let name = self.cursor.word()?;
             if self.cursor.take('<') {

@@ -131,7 +131,7 @@ pub(super) fn parse(text: &str) -> Result<Module, PtxError> {
         match word.as_str() {
             ".version" => module.version = version(&mut cursor)?,
             ".target" => {
-                module.target = target(&mut cursor)?;
+                (module.target, module.suffix) = target(&mut cursor)?;
                 while cursor.take(',') {
                     cursor.word()?;
                 }
@@ -176,10 +176,18 @@ fn version(cursor: &mut Cursor<'_>) -> Result<(u32, u32), PtxError> {
     Ok((major.parse().unwrap_or(0), minor.parse().unwrap_or(0)))
 }
 
-fn target(cursor: &mut Cursor<'_>) -> Result<u32, PtxError> {
+/// `sm_80`, `sm_90a` (from 90 on), `sm_100f` (from 100 on).
+fn target(cursor: &mut Cursor<'_>) -> Result<(u32, Option<char>), PtxError> {
     let word = cursor.word()?;
-    let digits = word.strip_prefix("sm_").map(|rest| rest.trim_end_matches(['a', 'f']));
-    digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| cursor.error("expected `sm_` and a number"))
+    let name = word.strip_prefix("sm_").unwrap_or_default();
+    let digits = name.strip_suffix(['a', 'f']).unwrap_or(name);
+    let suffix = name[digits.len()..].chars().next();
+    match (digits.parse::<u32>(), suffix) {
+        (Ok(number), None) => Ok((number, None)),
+        (Ok(number), Some('a')) if number >= 90 => Ok((number, suffix)),
+        (Ok(number), Some(_)) if number >= 100 => Ok((number, suffix)),
+        _ => Err(cursor.error("expected `sm_` and a number")),
+    }
 }
 
 /// `.file 1 "name"` and what may follow.

@@ -2,7 +2,7 @@
 
 use super::super::code::{Compare, Kind, Logic, ScalarFn, Slot};
 use super::super::vector;
-use super::{Decoder, Result, last_type, none_left, take};
+use super::{Decoder, Result, last_type, none_left, take, types};
 use crate::num::{self, Cmp, Ty};
 use crate::ptx::{Instruction, Operand};
 
@@ -47,14 +47,13 @@ impl Decoder<'_> {
         };
         match (to, from) {
             (_, Operand::Vector(parts)) => {
-                let bits = ty.bits() / parts.len() as u32;
-                let part = part_type(bits)?;
+                let part = self.part(ty, parts, to)?;
+                let bits = part.bits();
                 let s = parts.iter().map(|operand| self.source(operand, part)).collect::<Result<_>>()?;
                 Ok(Kind::Pack { d: self.target(to)?, s, bits })
             }
             (Operand::Vector(parts), _) => {
-                let bits = ty.bits() / parts.len() as u32;
-                part_type(bits)?;
+                let bits = self.part(ty, parts, from)?.bits();
                 let d = parts.iter().map(|operand| self.target(operand)).collect::<Result<_>>()?;
                 Ok(Kind::Unpack { d, s: self.source(from, ty)?, bits })
             }
@@ -68,6 +67,19 @@ impl Decoder<'_> {
             _ if ty == Ty::Pred => self.logic(one),
             _ => self.fast_or_scalar(one, "mov", ty, Box::new(|a, _, _| a)),
         }
+    }
+
+    /// The type of each part of a register that is put together or taken apart.
+    fn part(&self, ty: Ty, parts: &[Operand], whole: &Operand) -> Result<Ty> {
+        let part = match (ty, parts.len()) {
+            (Ty::B16, 2) | (Ty::B32, 4) => Ty::B8,
+            (Ty::B32, 2) | (Ty::B64, 4) => Ty::B16,
+            (Ty::B64, 2) => Ty::B32,
+            _ => return Err("unknown split of a register".to_owned()),
+        };
+        self.width(whole, ty.bits())?;
+        parts.iter().try_for_each(|operand| self.width(operand, part.bits()))?;
+        Ok(part)
     }
 
     fn logic(&mut self, one: &Instruction) -> Result<Kind> {
@@ -149,6 +161,7 @@ impl Decoder<'_> {
             return Err("unknown comparison".to_owned());
         }
         let cmp = Cmp::from_name(modifiers.remove(0)).ok_or("unknown comparison")?;
+        types::comparison(cmp, ty, ftz)?;
         let logic = match modifiers.pop() {
             None => Logic::First,
             Some("and") => Logic::And,
@@ -196,6 +209,7 @@ impl Decoder<'_> {
             return Err("unknown comparison".to_owned());
         };
         let cmp = Cmp::from_name(name).ok_or("unknown comparison")?;
+        types::comparison(cmp, ty, ftz)?;
         let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
         let yes: u64 = match to {
             Ty::F32 => 0x3f80_0000,
@@ -227,6 +241,10 @@ impl Decoder<'_> {
         let ty = last_type(&mut modifiers)?;
         let ftz = take(&mut modifiers, "ftz");
         none_left(&modifiers)?;
+        types::chosen(ty)?;
+        if ftz && by != Ty::F32 {
+            return Err("unknown modifier `.ftz`".to_owned());
+        }
         let single = move |c: u64| {
             let c = f32::from_bits(c as u32);
             if ftz { num::flush_f32(c) } else { c }
@@ -236,15 +254,5 @@ impl Decoder<'_> {
             if first { a } else { b }
         };
         self.scalar(one, &[ty, ty, by], Box::new(f))
-    }
-}
-
-fn part_type(bits: u32) -> Result<Ty> {
-    match bits {
-        8 => Ok(Ty::B8),
-        16 => Ok(Ty::B16),
-        32 => Ok(Ty::B32),
-        64 => Ok(Ty::B64),
-        _ => Err("unknown split of a register".to_owned()),
     }
 }

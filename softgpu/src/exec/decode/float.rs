@@ -43,7 +43,10 @@ fn mode(mut modifiers: Vec<&str>) -> Result<FloatMode> {
     mode.sat = take(&mut modifiers, "sat");
     mode.relu = take(&mut modifiers, "relu");
     mode.nan = take(&mut modifiers, "NaN");
-    mode.xorsign_abs = take(&mut modifiers, "xorsign") && take(&mut modifiers, "abs");
+    mode.xorsign_abs = take(&mut modifiers, "xorsign");
+    if mode.xorsign_abs && !take(&mut modifiers, "abs") {
+        return Err("expected .xorsign.abs".to_owned());
+    }
     take(&mut modifiers, "approx");
     take(&mut modifiers, "full");
     none_left(&modifiers)?;
@@ -147,8 +150,10 @@ impl Decoder<'_> {
         };
         let d = self.target(target)?;
         let s = self.source(source, from)?;
+        // The vector forms do not fill a wider register with the sign of a narrower result.
+        let fills = to.is_signed() && self.is_wider(target, to);
         if mode == Conversion::default()
-            && !is_rounded
+            && !(is_rounded || fills)
             && let Some(kind) = self.fast_convert(to, from, d, s)?
         {
             return Ok((kind, class));

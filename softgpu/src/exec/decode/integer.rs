@@ -2,7 +2,7 @@
 
 use super::super::code::{Kind, ScalarFn, Slot};
 use super::super::vector;
-use super::{Decoder, Result, last_type, none_left, take};
+use super::{Decoder, Result, last_type, none_left, take, types};
 use crate::num::{self, IntOp, PrmtMode, ShfMode, Ty};
 use crate::ptx::{Instruction, Operand};
 
@@ -177,8 +177,11 @@ impl Decoder<'_> {
         if !left && !take(modifiers, "r") {
             return Err("expected .l or .r".to_owned());
         }
-        let mode = if take(modifiers, "wrap") { ShfMode::Wrap } else { ShfMode::Clamp };
-        take(modifiers, "clamp");
+        let mode = match (take(modifiers, "wrap"), take(modifiers, "clamp")) {
+            (true, false) => ShfMode::Wrap,
+            (false, true) => ShfMode::Clamp,
+            _ => return Err("expected .wrap or .clamp".to_owned()),
+        };
         let f = move |a: u64, b: u64, c: u64| u64::from(num::shf(left, mode, a as u32, b as u32, c as u32));
         self.scalar(one, &[Ty::B32, Ty::B32, Ty::U32], Box::new(f))
     }
@@ -186,8 +189,11 @@ impl Decoder<'_> {
     pub(super) fn dot(&mut self, one: &Instruction, mut modifiers: Vec<&str>) -> Result<Kind> {
         let hi = take(&mut modifiers, "hi");
         take(&mut modifiers, "lo");
+        // The form has looked at b's type.
         let b = last_type(&mut modifiers)?.is_signed();
-        let a = last_type(&mut modifiers)?.is_signed();
+        let a = last_type(&mut modifiers)?;
+        types::check(&one.opcode, a, false)?;
+        let a = a.is_signed();
         none_left(&modifiers)?;
         let four = one.opcode == "dp4a";
         let f = move |x: u64, y: u64, z: u64| {

@@ -68,7 +68,7 @@ impl Decoder<'_> {
             }
             Operand::F64(value) => self.constant(*value, bits),
             Operand::Special(name) => {
-                let value = special(name)?;
+                let value = self.special(name)?;
                 self.initial(value, bits)
             }
             Operand::Symbol(name) => {
@@ -106,7 +106,9 @@ impl Decoder<'_> {
         }
     }
 
-    pub(super) fn target_w(&mut self, operand: &Operand) -> Result<u32> {
+    /// A 32-bit destination.
+    fn target_w(&mut self, operand: &Operand) -> Result<u32> {
+        self.width(operand, 32)?;
         match self.target(operand)? {
             Slot::W(index) => Ok(index),
             Slot::Sink => match self.register(32) {
@@ -115,6 +117,24 @@ impl Decoder<'_> {
             },
             _ => Err("expected a 32-bit destination".to_owned()),
         }
+    }
+
+    /// 32-bit destinations: those of a vector, or a single one.
+    pub(super) fn targets_w(&mut self, operand: &Operand) -> Result<Vec<u32>> {
+        match operand {
+            Operand::Vector(list) => list.iter().map(|operand| self.target_w(operand)).collect(),
+            other => Ok(vec![self.target_w(other)?]),
+        }
+    }
+
+    /// 32-bit sources.
+    pub(super) fn sources_w(&mut self, operand: &Operand) -> Result<Vec<u32>> {
+        let list = match operand {
+            Operand::Vector(list) => &list[..],
+            other => std::slice::from_ref(other),
+        };
+        list.iter().try_for_each(|operand| self.width(operand, 32))?;
+        list.iter().map(|operand| self.w(operand, Ty::B32)).collect()
     }
 
     pub(super) fn place(&self, name: &str) -> Result<Place> {
@@ -139,13 +159,31 @@ impl Decoder<'_> {
             return Err("expected an address in brackets".to_owned());
         };
         Ok(match base {
-            Base::Reg(register) => (Addr { base: self.reg(*register), offset: *offset }, None),
+            Base::Reg(register) => {
+                if self.declared(*register).is_some_and(|found| found.bits < 32) {
+                    return Err("an address has 32 or 64 bits".to_owned());
+                }
+                (Addr { base: self.reg(*register), offset: *offset }, None)
+            }
             Base::Zero => (Addr { base: Slot::Sink, offset: *offset }, None),
             Base::Symbol(name) => {
                 let place = self.place(name)?;
                 (Addr { base: Slot::Sink, offset: offset.wrapping_add(place.at as i64) }, Some(place.space))
             }
         })
+    }
+
+    /// The address of an instruction that names a space, and the space after all: parameters of functions and of calls are in local
+    /// memory. Constant memory is global here.
+    pub(super) fn address_in(&mut self, space: Space, operand: &Operand) -> Result<(Addr, Space)> {
+        let (addr, of) = self.address(operand)?;
+        match (space, of) {
+            (_, None) | (Space::Generic | Space::Const, Some(Space::Global)) => Ok((addr, space)),
+            (Space::Param, Some(Space::Local)) => Ok((addr, Space::Local)),
+            (space, Some(of)) if space == of => Ok((addr, space)),
+            (Space::Generic, _) => Err("a generic address of this variable needs cvta".to_owned()),
+            _ => Err("the variable is of another space".to_owned()),
+        }
     }
 
     pub(super) fn label(&self, operand: &Operand) -> Result<u32> {
@@ -156,36 +194,32 @@ impl Decoder<'_> {
         let at = kernel.labels.get(name).ok_or_else(|| format!("no label `{name}`"))?;
         Ok(self.starts[self.now] + at)
     }
-}
 
-fn special(name: &str) -> Result<Initial> {
-    let (base, component) = name.split_once('.').unwrap_or((name, ""));
-    let dim = match component {
-        "x" | "" => 0,
-        "y" => 1,
-        "z" => 2,
-        _ => return Err(format!("unknown register `{name}`")),
-    };
-    Ok(match base {
-        "%tid" => Initial::Tid(dim),
-        "%ntid" => Initial::Ntid(dim),
-        "%ctaid" => Initial::Ctaid(dim),
-        "%nctaid" => Initial::Nctaid(dim),
-        "%laneid" => Initial::Lane,
-        "%warpid" => Initial::Warp,
-        "%nwarpid" => Initial::Warps,
-        "%lanemask_eq" => Initial::Mask(0),
-        "%lanemask_lt" => Initial::Mask(1),
-        "%lanemask_le" => Initial::Mask(2),
-        "%lanemask_gt" => Initial::Mask(3),
-        "%lanemask_ge" => Initial::Mask(4),
-        "%dynamic_smem_size" => Initial::DynamicShared,
-        "%total_smem_size" => Initial::TotalShared,
-        // Times and places say nothing here.
-        "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%smid" => {
-            Initial::Const(0)
-        }
-        "%nsmid" => Initial::Const(1),
-        _ => return Err(format!("unknown register `{name}`")),
-    })
+    fn special(&self, name: &str) -> Result<Initial> {
+        let (base, component) = name.split_once('.').unwrap_or((name, ""));
+        let dim = ["x", "y", "z"].into_iter().zip(0u8..).find(|(axis, _)| *axis == component);
+        Ok(match (base, dim.map(|(_, dim)| dim)) {
+            ("%tid", Some(dim)) => Initial::Tid(dim),
+            ("%ntid", Some(dim)) => Initial::Ntid(dim),
+            ("%ctaid", Some(dim)) => Initial::Ctaid(dim),
+            ("%nctaid", Some(dim)) => Initial::Nctaid(dim),
+            _ if base != name => return Err(format!("unknown register `{name}`")),
+            ("%laneid", _) => Initial::Lane,
+            ("%warpid", _) => Initial::Warp,
+            ("%nwarpid", _) => Initial::Warps,
+            ("%lanemask_eq", _) => Initial::Mask(0),
+            ("%lanemask_lt", _) => Initial::Mask(1),
+            ("%lanemask_le", _) => Initial::Mask(2),
+            ("%lanemask_gt", _) => Initial::Mask(3),
+            ("%lanemask_ge", _) => Initial::Mask(4),
+            ("%dynamic_smem_size", _) => Initial::DynamicShared,
+            ("%total_smem_size", _) => Initial::TotalShared,
+            ("%nsmid", _) => Initial::Const(u64::from(self.module.sm_count)),
+            // Times and places say nothing here.
+            ("%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%smid", _) => {
+                Initial::Const(0)
+            }
+            _ => return Err(format!("unknown register `{name}`")),
+        })
+    }
 }

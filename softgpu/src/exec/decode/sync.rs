@@ -1,7 +1,7 @@
 //! Control flow, barriers, exchange between lanes, matrix multiplication.
 
 use super::super::code::{BarMode, Barrier, Kind, ShflMode, Slot, VoteMode};
-use super::{Decoder, Result, call_parts, none_left, take};
+use super::{Decoder, Result, call_parts, take};
 use crate::mma::Mma;
 use crate::num::Ty;
 use crate::ptx::{Instruction, Operand};
@@ -18,17 +18,23 @@ impl Decoder<'_> {
             "vote" => (self.vote(one, modifiers)?, "vote"),
             "match" => (self.matching(one, modifiers)?, "vote"),
             "redux" => (self.redux(one, modifiers)?, "vote"),
-            "activemask" => {
-                (Kind::ActiveMask { d: self.target(one.operands.first().ok_or("no operand")?)? }, "vote")
-            }
+            "activemask" => match (&modifiers[..], &one.operands[..]) {
+                (["b32"], [to]) => (Kind::ActiveMask { d: self.target(to)? }, "vote"),
+                _ => return Err("unknown form".to_owned()),
+            },
             _ => (self.mma(one, modifiers)?, "mma"),
         };
         Ok((kind, class.to_owned()))
     }
 
     fn control(&mut self, one: &Instruction, modifiers: &[&str]) -> Result<Kind> {
-        if !modifiers.iter().all(|name| matches!(*name, "uni" | "idx")) {
-            return none_left(modifiers).map(|()| Kind::Nop);
+        let known = match one.opcode.as_str() {
+            "bra" | "call" | "ret" => matches!(modifiers, [] | ["uni"]),
+            "brx" => matches!(modifiers, ["idx"] | ["idx", "uni"]),
+            _ => modifiers.is_empty(),
+        };
+        if !known {
+            return Err("unknown modifiers".to_owned());
         }
         Ok(match (one.opcode.as_str(), &one.operands[..]) {
             ("bra", [label]) => Kind::Branch { target: self.label(label)? },
@@ -37,6 +43,7 @@ impl Decoder<'_> {
                 let labels = kernel.targets.get(table).ok_or("no such table of labels")?;
                 let targets = labels.iter().map(|label| self.label(&Operand::Symbol(label.clone())));
                 let targets = targets.collect::<Result<Vec<_>>>()?;
+                self.width(index, 32)?;
                 Kind::BranchTable { index: self.source(index, Ty::U32)?, targets }
             }
             ("call", _) => {
@@ -53,15 +60,18 @@ impl Decoder<'_> {
     }
 
     fn barrier(&mut self, one: &Instruction, mut modifiers: Vec<&str>) -> Result<Kind> {
-        take(&mut modifiers, "cta");
-        take(&mut modifiers, "aligned");
-        let first = modifiers.first().copied().unwrap_or("");
-        if first == "warp" {
+        if modifiers == ["warp", "sync"] && one.opcode == "bar" {
             let [members] = &one.operands[..] else {
                 return Err("expected a mask".to_owned());
             };
+            self.width(members, 32)?;
             return Ok(Kind::WarpBarrier { members: self.source(members, Ty::B32)? });
         }
+        take(&mut modifiers, "cta");
+        if one.opcode == "barrier" {
+            take(&mut modifiers, "aligned");
+        }
+        let first = modifiers.first().copied().unwrap_or("");
         let mode = match &modifiers[..] {
             ["sync"] => BarMode::Sync,
             ["arrive"] => BarMode::Arrive,
@@ -73,9 +83,13 @@ impl Decoder<'_> {
         let mut operands = one.operands.iter();
         let mut d = Slot::Sink;
         if first == "red" {
-            d = self.target(operands.next().ok_or("expected operands")?)?;
+            let to = operands.next().ok_or("expected operands")?;
+            self.width(to, if mode == BarMode::Popc { 32 } else { 1 })?;
+            d = self.target(to)?;
         }
-        let id = self.source(operands.next().ok_or("expected operands")?, Ty::U32)?;
+        let id = operands.next().ok_or("expected operands")?;
+        self.width(id, 32)?;
+        let id = self.source(id, Ty::U32)?;
         let mut rest: Vec<&Operand> = operands.collect();
         let source = match (first, rest.pop()) {
             ("red", Some(operand)) => Some(self.pred(operand)?),
@@ -86,6 +100,10 @@ impl Decoder<'_> {
             }
             _ => None,
         };
+        if rest.len() > 1 {
+            return Err("too many operands".to_owned());
+        }
+        rest.iter().try_for_each(|operand| self.width(operand, 32))?;
         let threads = rest.first().map(|operand| self.source(operand, Ty::U32)).transpose()?;
         if mode == BarMode::Arrive && threads.is_none() {
             return Err("expected the number of threads".to_owned());
@@ -144,13 +162,16 @@ impl Decoder<'_> {
             return Err("expected three operands".to_owned());
         };
         let (d, p) = self.register_and_predicate(to)?;
+        if p.is_some() && !all {
+            return Err("a predicate goes with .all".to_owned());
+        }
         let a = self.source(a, ty)?;
         Ok(Kind::Match { all, d, p, a, members: self.source(members, Ty::B32)? })
     }
 
     fn redux(&mut self, one: &Instruction, modifiers: Vec<&str>) -> Result<Kind> {
         let f: fn(u32, u32) -> u32 = match modifiers[..] {
-            ["sync", "add", _] => u32::wrapping_add,
+            ["sync", "add", "u32" | "s32"] => u32::wrapping_add,
             ["sync", "min", "u32"] => u32::min,
             ["sync", "max", "u32"] => u32::max,
             ["sync", "min", "s32"] => |a, b| (a as i32).min(b as i32) as u32,
@@ -172,10 +193,9 @@ impl Decoder<'_> {
             return Err("unknown instruction".to_owned());
         }
         let satfinite = take(&mut modifiers, "satfinite");
-        if !(take(&mut modifiers, "sync") && take(&mut modifiers, "row") && take(&mut modifiers, "col")) {
+        if !["sync", "aligned", "row", "col"].into_iter().all(|name| take(&mut modifiers, name)) {
             return Err("unknown mma".to_owned());
         }
-        take(&mut modifiers, "aligned");
         let [shape, d, a, b, c] = modifiers[..] else {
             return Err("unknown mma".to_owned());
         };
@@ -188,11 +208,8 @@ impl Decoder<'_> {
         let [d, a, b, c] = &one.operands[..] else {
             return Err("expected four operands".to_owned());
         };
-        let d = match d {
-            Operand::Vector(list) => list.iter().map(|one| self.target_w(one)).collect::<Result<Vec<_>>>()?,
-            one => vec![self.target_w(one)?],
-        };
-        let (a, b, c) = (self.vector_w(a)?, self.vector_w(b)?, self.vector_w(c)?);
+        let d = self.targets_w(d)?;
+        let (a, b, c) = (self.sources_w(a)?, self.sources_w(b)?, self.sources_w(c)?);
         let counts = (form.c_registers(), form.a_registers(), form.b_registers(), form.c_registers());
         if (d.len(), a.len(), b.len(), c.len()) != counts {
             return Err("number of registers".to_owned());
