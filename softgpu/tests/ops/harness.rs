@@ -25,7 +25,13 @@ pub const NAN: u64 = 0x7fff_ffff;
 pub const INF: u64 = 0x7f80_0000;
 pub const NINF: u64 = 0xff80_0000;
 
-const HEAD: &str = ".version 8.8\n.target sm_90\n.address_size 64\n";
+/// What most instructions are run on.
+const SM: u32 = 90;
+
+fn head(sm: u32) -> String {
+    format!(".version 8.8\n.target sm_{sm}\n.address_size 64\n")
+}
+
 const REGISTERS: &str = ".reg .pred %p<10>;\n.reg .b16 %h<10>;\n.reg .b32 %r<20>;\n.reg .b64 %d<10>;
 .reg .b64 %in; .reg .b64 %out; .reg .b32 %t; .reg .b64 %u;
 ld.param.u64 %in, [a]; ld.param.u64 %out, [b];\n";
@@ -69,11 +75,16 @@ fn kernel(index: usize, (text, inputs, _): &Row) -> String {
 
 /// Runs every row on one thread; all that differ are named.
 pub fn check(rows: &[Row]) {
-    let (memory, spec) = (Memory::new(1 << 20), DeviceSpec::sm(90));
+    check_on(SM, rows);
+}
+
+/// The same for an architecture.
+pub fn check_on(sm: u32, rows: &[Row]) {
+    let (memory, spec) = (Memory::new(1 << 20), DeviceSpec::sm(sm));
     let (input, output) = (memory.alloc(64).unwrap(), memory.alloc(8).unwrap());
     let mut wrong = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let text = format!("{HEAD}{}", kernel(index, row));
+        let text = format!("{}{}", head(sm), kernel(index, row));
         let module = match ptx::parse(&text, &spec).map(|module| LoadedModule::new(module, &memory)) {
             Ok(module) => module.unwrap(),
             Err(error) => {
@@ -128,13 +139,25 @@ pub fn run_block(
     body: &str,
     input: &[u32],
 ) -> Result<(Vec<u32>, Vec<u32>), String> {
-    let (memory, spec) = (Memory::new(1 << 20), DeviceSpec::sm(90));
+    run_block_on(SM, blocks, threads, body, input)
+}
+
+/// The same for an architecture.
+pub fn run_block_on(
+    sm: u32,
+    blocks: u32,
+    threads: u32,
+    body: &str,
+    input: &[u32],
+) -> Result<(Vec<u32>, Vec<u32>), String> {
+    let (memory, spec) = (Memory::new(1 << 20), DeviceSpec::sm(sm));
     let (outside, body) = body.split_once("----").unwrap_or(("", body));
     let text = format!(
-        "{HEAD}{outside}.visible .entry k(.param .u64 a, .param .u64 b)\n{{\n.shared .align 16 .b8 tile[4096];\n{REGISTERS}
+        "{}{outside}.visible .entry k(.param .u64 a, .param .u64 b)\n{{\n.shared .align 16 .b8 tile[4096];\n{REGISTERS}
 mov.u32 %r0, %tid.x; mov.u32 %t, %ctaid.x; mad.lo.u32 %r0, %t, {threads}, %r0;
 {body}
-mad.wide.u32 %u, %r0, 4, %out; st.global.u32 [%u], %r9;\nret;\n}}\n"
+mad.wide.u32 %u, %r0, 4, %out; st.global.u32 [%u], %r9;\nret;\n}}\n",
+        head(sm)
     );
     let module = ptx::parse(&text, &spec).map_err(|error| error.to_string())?;
     let module = LoadedModule::new(module, &memory).unwrap();

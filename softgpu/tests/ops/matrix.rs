@@ -1,6 +1,6 @@
 //! mma, ldmatrix, stmatrix through PTX: the order of registers and the forms' names. Arithmetic and lane maps: the unit tests of `mma`.
 
-use super::harness::{check_warp, run_registers};
+use super::harness::{check_warp, run_block, run_registers};
 
 /// A form: name, m, k, elements of A and B per register, encodings of 0..=127 for A and B, of small integers for C and D.
 struct Form {
@@ -236,4 +236,25 @@ fn matrices_are_stored() {
     let rows = "mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1; stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r2], {%r0}; bar.sync 0;
         mad.lo.u32 %r2, %r0, 4, %r1; ld.shared.u32 %r9, [%r2];";
     check_warp(rows, &[], |l| l);
+    // Four matrices: register m of lane l is word l of matrix m, 128 bytes each.
+    for m in 0..4 {
+        let body = format!(
+            "mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1;
+            add.u32 %r3, %r0, 1000; add.u32 %r4, %r0, 2000; add.u32 %r5, %r0, 3000;
+            stmatrix.sync.aligned.m8n8.x4.shared::cta.b16 [%r2], {{%r0, %r3, %r4, %r5}}; bar.sync 0;
+            mad.lo.u32 %r2, %r0, 4, %r1; ld.shared.u32 %r9, [%r2+{}];",
+            128 * m
+        );
+        let (got, _) = run_block(1, 32, &body, &[]).unwrap_or_else(|e| panic!("{body}\n{e}"));
+        assert_eq!(got, (0..32).map(|l| 1000 * m + l).collect::<Vec<_>>(), "matrix {m}");
+    }
+    // Transposed: lane 4 g + t holds elements (2 t, g) and (2 t + 1, g), here 4 g + t and 100 more. Lane l reads (row, 2 c) and (row, 2 c + 1).
+    let turned = "mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 16, %r1; mad.lo.u32 %r3, %r0, 0x10001, 0x640000;
+        stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%r2], {%r3}; bar.sync 0;
+        mad.lo.u32 %r2, %r0, 4, %r1; ld.shared.u32 %r9, [%r2];";
+    check_warp(turned, &[], |l| {
+        let (row, c) = (l / 4, l % 4);
+        let element = |col: u32| 4 * col + row / 2 + 100 * (row % 2);
+        element(2 * c) | element(2 * c + 1) << 16
+    });
 }

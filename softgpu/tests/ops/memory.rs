@@ -1,6 +1,6 @@
 //! Loads, stores, cp.async (PTX ISA 9.7.9.8 and on). `%in` holds words 0x100, 0x101, ...; `%r0` is the lane.
 
-use super::harness::{check_warp, run_block, run_registers};
+use super::harness::{check_warp, run_block, run_block_on, run_registers};
 
 fn words() -> Vec<u32> {
     (0x100..0x200).collect()
@@ -41,6 +41,23 @@ fn loads_of_every_width() {
         ("ld.acquire.gpu.global.u32 %r9, [%in];", 0x8182_8384),
         ("ld.u32 %r9, [%in];", 0x8182_8384),
         ("ldu.global.u32 %r9, [%in];", 0x8182_8384),
+        ("ldu.global.v2.u32 {%r1, %r9}, [%in];", 0x7172_7374),
+        ("ld.global.lu.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.weak.global.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.relaxed.cta.global.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.acquire.sys.global.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.mmio.relaxed.sys.global.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.global.L2::64B.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.global.nc.L2::256B.u32 %r9, [%in];", 0x8182_8384),
+        ("ld.global.nc.u8 %r9, [%in];", 0x84),
+        ("ld.global.v2.s16 {%r1, %r9}, [%in];", 0xffff_8182),
+        ("ld.global.v4.u8 {%h1, %h2, %h3, %h4}, [%in]; cvt.u32.u16 %r9, %h4;", 0x81),
+        // Registers wider than what is loaded: filled with the sign, or with zeros.
+        ("ld.global.s8 %h1, [%in]; cvt.u32.u16 %r9, %h1;", 0xff84),
+        ("ld.global.u8 %d1, [%in]; cvt.u32.u64 %r9, %d1;", 0x84),
+        ("ld.global.s16 %d1, [%in+2]; mov.b64 {%r1, %r9}, %d1;", 0xffff_ffff),
+        ("ld.global.s32 %d1, [%in]; mov.b64 {%r1, %r9}, %d1;", 0xffff_ffff),
+        ("ld.global.u32 %d1, [%in]; mov.b64 {%r1, %r9}, %d1;", 0),
         ("prefetch.global.L2 [%in]; prefetch.global.L1 [%in]; mov.u32 %r9, 1;", 1),
     ] {
         check_warp(load, &bytes, |_| expect);
@@ -88,6 +105,59 @@ fn stores_of_every_width() {
         [0x1122_3344, 0x1122_3344, 0, 0],
     );
     store("st.u32 [%in], %r1;", [0x1122_3344, 0, 0, 0]);
+    store("st.global.u8 [%in+3], %d1;", [0x4400_0000, 0, 0, 0]);
+    store("st.global.u32 [%in], %d1;", [0x1122_3344, 0, 0, 0]);
+    store("st.global.v4.u8 [%in], {%r1, %r2, %r1, %r2};", [0x8844_8844, 0, 0, 0]);
+    store("st.global.v4.b16 [%in], {%h1, %h1, %h1, %h1};", [0x3344_3344, 0x3344_3344, 0, 0]);
+    store(
+        "st.weak.global.wb.u32 [%in], %r1; st.global.cg.u32 [%in+4], %r1;",
+        [0x1122_3344, 0x1122_3344, 0, 0],
+    );
+    store(
+        "st.global.L1::no_allocate.u32 [%in], %r1; st.mmio.relaxed.sys.global.u32 [%in+4], %r2;",
+        [0x1122_3344, 0x5566_7788, 0, 0],
+    );
+}
+
+#[test]
+fn thirty_two_bytes_at_once() {
+    // Lane l has words 8 l to 8 l + 7.
+    let head = "mul.wide.u32 %d1, %r0, 32; add.u64 %d1, %in, %d1;";
+    let run = |text: &str| {
+        run_block_on(100, 1, 32, &format!("{head} {text}"), &words())
+            .unwrap_or_else(|e| panic!("{text}\n{e}"))
+    };
+    let lanes = |f: fn(u32) -> u32| (0..32).map(f).collect::<Vec<_>>();
+    let all = "{%r1, %r2, %r3, %r4, %r5, %r6, %r7, %r8}";
+    let two = "shl.b32 %r2, %r2, 16; or.b32 %r9, %r2, %r7;";
+    let expect = lanes(|l| (0x101 + 8 * l) << 16 | (0x106 + 8 * l));
+    for form in ["v8.b32", "v8.f32", "nc.v8.u32", "L1::no_allocate.L2::evict_first.v8.b32"] {
+        assert_eq!(run(&format!("ld.global.{form} {all}, [%d1]; {two}")).0, expect, "{form}");
+    }
+    let sinks = "ld.global.v8.b32 {_, _, _, %r9, _, _, _, _}, [%d1];";
+    assert_eq!(run(sinks).0, lanes(|l| 0x103 + 8 * l));
+    let wide = "ld.global.v4.b64 {%d2, %d3, %d4, %d5}, [%d1]; mov.b64 {%r1, %r9}, %d5;";
+    assert_eq!(run(wide).0, lanes(|l| 0x107 + 8 * l));
+    let back = "st.global.v8.b32 [%d1+1024], {%r8, %r7, %r6, %r5, %r4, %r3, %r2, %r1};";
+    let (_, buffer) = run(&format!("ld.global.v8.b32 {all}, [%d1]; {back} mov.u32 %r9, 0;"));
+    let turned = |at: u32| 0x100 + at / 8 * 8 + 7 - at % 8;
+    assert_eq!(buffer[256..512], (0..256).map(turned).collect::<Vec<_>>());
+}
+
+#[test]
+fn cache_policies() {
+    for policy in [
+        "createpolicy.fractional.L2::evict_first.b64 %d5;",
+        "createpolicy.fractional.L2::evict_last.L2::evict_unchanged.b64 %d5, 0.25;",
+        "createpolicy.range.global.L2::evict_last.L2::evict_first.b64 %d5, [%in], 128, 256;",
+        "mov.u64 %d6, 0; createpolicy.cvt.L2.b64 %d5, %d6;",
+    ] {
+        check_warp(&format!("{policy} ld.global.L2::cache_hint.u32 %r9, [%in+4], %d5;"), &words(), |_| 0x101);
+    }
+    let both = "createpolicy.fractional.L2::evict_last.b64 %d5, 1.0; mul.wide.u32 %d1, %r0, 4; add.u64 %d1, %in, %d1;
+        ld.global.nc.L1::evict_last.L2::cache_hint.L2::128B.v2.u32 {%r9, %r1}, [%in], %d5;
+        st.global.L2::cache_hint.u32 [%d1+1024], %r0, %d5;";
+    assert_eq!(run_block(1, 32, both, &words()).unwrap().1[256..288], (0..32).collect::<Vec<_>>());
 }
 
 #[test]
@@ -139,6 +209,19 @@ fn shared_local_and_generic_addresses() {
     );
     check("isspacep.global %p1, %in; selp.u32 %r9, 1, 0, %p1;", |_| 1);
     check("isspacep.shared %p1, %in; selp.u32 %r9, 1, 0, %p1;", |_| 0);
+    let shared = "cvt.u64.u32 %d1, %r1; cvta.shared.u64 %d1, %d1;";
+    check(&format!("{shared} isspacep.shared %p1, %d1; selp.u32 %r9, 1, 0, %p1;"), |_| 1);
+    check(&format!("{shared} isspacep.shared::cta %p1, %d1; selp.u32 %r9, 1, 0, %p1;"), |_| 1);
+    check(&format!("{shared} isspacep.global %p1, %d1; selp.u32 %r9, 1, 0, %p1;"), |_| 0);
+    check(&format!("{shared} isspacep.local %p1, %d1; selp.u32 %r9, 1, 0, %p1;"), |_| 0);
+    let local = ".local .align 4 .b8 mine[8]; cvta.local.u64 %d1, mine;";
+    check(&format!("{local} isspacep.local %p1, %d1; selp.u32 %r9, 1, 0, %p1;"), |_| 1);
+    check("isspacep.local %p1, %in; selp.u32 %r9, 1, 0, %p1;", |_| 0);
+    check("cvta.shared.u64 %d1, tile; st.shared.u32 [%r1], %r2; bar.warp.sync -1; ld.u32 %r9, [%d1];", |_| 1);
+    check("st.volatile.shared.u32 [%r1], %r2; ld.shared.u32 %r9, [%r1];", |l| l + 1);
+    let constant = ".const .align 8 .b32 fixed[2] = {3, 4};\n----";
+    check_warp(&format!("{constant} ld.const.v2.u32 {{%r1, %r9}}, [fixed];"), &[], |_| 4);
+    check_warp(&format!("{constant} cvta.const.u64 %d1, fixed; ld.u32 %r9, [%d1+4];"), &[], |_| 4);
     // By the lane: a gather.
     check(
         "sub.u32 %r3, 31, %r0; mul.wide.u32 %d1, %r3, 4; add.u64 %d1, %in, %d1; ld.global.u32 %r9, [%d1+4];",
@@ -173,6 +256,37 @@ fn asynchronous_copies() {
     copy(
         "mov.u32 %r2, 0; mov.u64 %d1, 0; cp.async.cg.shared.global [%r1], [%d1], 16, %r2; cp.async.wait_all; ld.shared.u32 %r9, [%r1+4];",
         |_| 0,
+    );
+    copy(
+        "cp.async.ca.shared.global [%r1], [%d1], 8, 4; cp.async.wait_all; ld.shared.u32 %r9, [%r1+4];",
+        |_| 0,
+    );
+    copy(
+        "cp.async.cg.shared.global.L2::256B [%r1], [%d1], 16, 16; cp.async.wait_all; ld.shared.u32 %r9, [%r1+12];",
+        |l| 0x103 + 4 * l,
+    );
+    // Half of the lanes ignore the source.
+    copy(
+        "setp.lt.u32 %p1, %r0, 16; cp.async.cg.shared.global [%r1], [%d1], 16, %p1; cp.async.wait_all; ld.shared.u32 %r9, [%r1+4];",
+        |l| if l < 16 { 0 } else { 0x101 + 4 * l },
+    );
+    // A cache policy comes last.
+    let policy = "createpolicy.fractional.L2::evict_last.b64 %d5, 1.0;";
+    let wait = "cp.async.wait_all; ld.shared.u32 %r9, [%r1];";
+    copy(&format!("{policy} cp.async.cg.shared.global.L2::cache_hint [%r1], [%d1], 16, %d5; {wait}"), |l| {
+        0x100 + 4 * l
+    });
+    copy(
+        &format!(
+            "{policy} cp.async.ca.shared::cta.global.L2::cache_hint.L2::64B [%r1], [%d1], 4, 4, %d5; {wait}"
+        ),
+        |l| 0x100 + 4 * l,
+    );
+    copy(
+        &format!(
+            "{policy} setp.ne.u32 %p1, %r0, 0; cp.async.cg.shared.global.L2::cache_hint [%r1], [%d1], 16, %p1, %d5; {wait}"
+        ),
+        |l| if l == 0 { 0x100 } else { 0 },
     );
     // Two groups, the older one waited for.
     copy(

@@ -2,6 +2,11 @@
 
 use super::harness::{check_warp, run_block};
 
+/// The threads of one block.
+fn block(threads: u32, body: &str) -> Vec<u32> {
+    run_block(1, threads, body, &[]).unwrap_or_else(|e| panic!("{body}\n{e}")).0
+}
+
 #[test]
 fn shuffles() {
     // Lane l has 10 l. `c` of up has its clamp at the segment's first lane, of the others at the last.
@@ -18,6 +23,11 @@ fn shuffles() {
     shuffle("shfl.sync.down.b32 %r9, %r1, 1, 0x1807, -1;", |l| 10 * if l % 8 == 7 { l } else { l + 1 });
     shuffle("shfl.sync.up.b32 %r9, %r1, 1, 0x1800, -1;", |l| 10 * if l % 8 == 0 { l } else { l - 1 });
     shuffle("shfl.sync.up.b32 %r8|%p1, %r1, 3, 0, -1; selp.u32 %r9, 1, 0, %p1;", |l| u32::from(l >= 3));
+    shuffle("shfl.sync.down.b32 %r8|%p1, %r1, 3, 31, -1; selp.u32 %r9, 1, 0, %p1;", |l| u32::from(l < 29));
+    shuffle("shfl.sync.bfly.b32 %r8|%p1, %r1, 8, 0x1807, -1; selp.u32 %r9, 1, 0, %p1;", |l| {
+        u32::from(l & 8 != 0)
+    });
+    shuffle("shfl.sync.idx.b32 %r8|%p1, %r1, %r0, 15, -1; selp.u32 %r9, 1, 0, %p1;", |l| u32::from(l < 16));
     // The source lane may differ from lane to lane.
     shuffle("sub.u32 %r2, 31, %r0; shfl.sync.idx.b32 %r9, %r1, %r2, 31, -1;", |l| 10 * (31 - l));
     // A part of the warp, all of it there.
@@ -36,19 +46,43 @@ fn votes_matches_and_reductions() {
     vote("vote.sync.any.pred %p2, %p1, -1; selp.u32 %r9, 1, 0, %p2;", |_| 1);
     vote("vote.sync.all.pred %p2, %p1, -1; selp.u32 %r9, 1, 0, %p2;", |_| 0);
     vote("vote.sync.uni.pred %p2, %p1, -1; selp.u32 %r9, 1, 0, %p2;", |_| 0);
+    let all = "setp.lt.u32 %p3, %r0, 32;";
+    vote(&format!("{all} vote.sync.all.pred %p2, %p3, -1; selp.u32 %r9, 1, 0, %p2;"), |_| 1);
+    vote(&format!("{all} vote.sync.uni.pred %p2, %p3, -1; selp.u32 %r9, 1, 0, %p2;"), |_| 1);
+    vote(&format!("{all} vote.sync.uni.pred %p2, !%p3, -1; selp.u32 %r9, 1, 0, %p2;"), |_| 1);
+    vote(&format!("{all} vote.sync.any.pred %p2, !%p3, -1; selp.u32 %r9, 1, 0, %p2;"), |_| 0);
     vote("activemask.b32 %r9;", |_| 0xffff_ffff);
     vote("mov.u32 %r9, 0; @%p1 activemask.b32 %r9;", |l| if l % 2 == 1 { 0xaaaa_aaaa } else { 0 });
     vote("match.any.sync.b32 %r9, %r1, -1;", |l| if l % 2 == 1 { 0xaaaa_aaaa } else { 0x5555_5555 });
     vote("match.all.sync.b32 %r9|%p2, %r1, -1;", |_| 0);
+    vote("match.all.sync.b32 %r3|%p2, %r1, -1; selp.u32 %r9, 1, 0, %p2;", |_| 0);
+    vote("mov.u32 %r2, 7; match.all.sync.b32 %r9, %r2, -1;", |_| 0xffff_ffff);
+    vote("mov.u32 %r2, 7; match.all.sync.b32 %r3|%p2, %r2, -1; selp.u32 %r9, 1, 0, %p2;", |_| 1);
+    // What differs lies above 32 bits.
+    let wide = "cvt.u64.u32 %d1, %r1; shl.b64 %d1, %d1, 40;";
+    vote(&format!("{wide} match.any.sync.b64 %r9, %d1, -1;"), |l| 0x5555_5555 << (l % 2));
+    vote(&format!("{wide} match.all.sync.b64 %r9|%p2, %d1, -1;"), |_| 0);
     vote("redux.sync.add.s32 %r9, %r0, -1;", |_| 496);
     vote("redux.sync.max.u32 %r9, %r0, -1;", |_| 31);
     vote("redux.sync.min.s32 %r9, %r0, -1;", |_| 0);
+    // -10 to 21.
+    let signed = "sub.s32 %r2, %r0, 10;";
+    vote(&format!("{signed} redux.sync.max.s32 %r9, %r2, -1;"), |_| 21);
+    vote(&format!("{signed} redux.sync.min.s32 %r9, %r2, -1;"), |_| 0xffff_fff6);
+    vote(&format!("{signed} redux.sync.max.u32 %r9, %r2, -1;"), |_| 0xffff_ffff);
+    vote(&format!("{signed} redux.sync.min.u32 %r9, %r2, -1;"), |_| 0);
+    vote("redux.sync.add.u32 %r9, %r0, -1;", |_| 496);
+    vote("setp.lt.u32 %p2, %r0, 8; mov.u32 %r9, 0; @%p2 redux.sync.add.u32 %r9, %r0, 0xff;", |l| {
+        if l < 8 { 28 } else { 0 }
+    });
     vote("redux.sync.or.b32 %r9, %r0, -1;", |_| 31);
     vote("redux.sync.and.b32 %r9, %r0, -1;", |_| 0);
     vote("redux.sync.xor.b32 %r9, %r1, -1;", |_| 0);
     vote("mov.u32 %r9, %lanemask_lt;", |l| (1 << l) - 1);
     vote("mov.u32 %r9, %lanemask_ge;", |l| !((1 << l) - 1));
     vote("mov.u32 %r9, %lanemask_eq;", |l| 1 << l);
+    vote("mov.u32 %r9, %lanemask_le;", |l| u32::MAX >> (31 - l));
+    vote("mov.u32 %r9, %lanemask_gt;", |l| !(u32::MAX >> (31 - l)));
     vote("bar.warp.sync -1; mov.u32 %r9, %laneid;", |l| l);
 }
 
@@ -86,6 +120,13 @@ fn control_flow() {
         B: mov.u32 %r9, 20;
         END:";
     check_warp(table, &[], |l| 10 + 10 * (l % 2));
+    check_warp(&table.replace("%r0, 1;", "%r0, 0;").replace("brx.idx", "brx.idx.uni"), &[], |_| 10);
+    // What gives up, and only where it is reached.
+    for stop in ["trap;", "brkpt;"] {
+        let error = run_block(1, 32, &format!("mov.u32 %r9, 0; {stop}"), &[]).unwrap_err();
+        assert!(error.contains("trap"), "{error}");
+        check_warp(&format!("setp.gt.u32 %p1, %r0, 99; @%p1 {stop} mov.u32 %r9, 4;"), &[], |_| 4);
+    }
 }
 
 #[test]
@@ -123,9 +164,25 @@ fn blocks_barriers_and_shared_memory() {
             "{bar}"
         );
     }
+    // One warp writes and goes on, the other waits for it.
+    let arrive = "mov.u32 %r1, tile; mad.lo.u32 %r2, %r0, 4, %r1; setp.ge.u32 %p1, %r0, 32; @%p1 bra READ;
+        st.shared.u32 [%r2], %r0; bar.arrive 1, 64; mov.u32 %r9, 77; bra END;
+        READ: bar.sync 1, 64; ld.shared.u32 %r9, [%r2+-128];
+        END:";
+    assert_eq!(block(64, arrive), (0..64).map(|t| if t < 32 { 77 } else { t - 32 }).collect::<Vec<_>>());
+    assert_eq!(block(72, "mov.u32 %r9, %warpid;"), (0..72).map(|t| t / 32).collect::<Vec<_>>());
+    assert_eq!(block(72, "mov.u32 %r9, %nwarpid;"), vec![3; 72]);
+    assert_eq!(block(32, "mov.u32 %r9, %total_smem_size;"), vec![4096; 32]);
     // Fences and hints do nothing that shows.
     let quiet = "membar.cta; membar.gl; membar.sys; fence.acq_rel.gpu; fence.sc.sys; fence.proxy.async; nanosleep.u32 10; mov.u32 %r9, 1;";
     check_warp(quiet, &[], |_| 1);
+    let quiet = "fence.acq_rel.cta; fence.sc.cluster; fence.acquire.gpu; fence.release.sys; fence.proxy.alias; membar.proxy.alias;
+        fence.proxy.async.global; fence.proxy.async.shared::cta; mov.u32 %r1, 20; nanosleep.u32 %r1;
+        griddepcontrol.wait; griddepcontrol.launch_dependents; pmevent 1; pmevent.mask 3; mov.u32 %r9, 1;";
+    check_warp(quiet, &[], |_| 1);
+    let hints = "prefetch.L1 [%in]; prefetch.global.L2::evict_last [%in+64]; prefetchu.L1 [%in];
+        applypriority.global.L2::evict_normal [%in], 128; mov.u32 %r9, 1;";
+    check_warp(hints, &[], |_| 1);
 }
 
 #[test]
@@ -135,6 +192,21 @@ fn functions_are_called() {
         ----
         { .param .b32 in0; .param .b32 back; st.param.b32 [in0], %r0; call.uni (back), next, (in0); ld.param.b32 %r9, [back]; }";
     check_warp(body, &[], |l| l + 1);
+    // One calls another, twice.
+    let body = ".func (.param .b32 result) next(.param .b32 x) { .reg .b32 %a<3>;
+        ld.param.u32 %a1, [x]; add.u32 %a2, %a1, 1; st.param.u32 [result], %a2; ret; }
+        .func (.param .b32 result) skip(.param .b32 x) { .reg .b32 %a<3>; ld.param.u32 %a1, [x];
+        { .param .b32 in1; .param .b32 out1; st.param.b32 [in1], %a1; call (out1), next, (in1); ld.param.b32 %a1, [out1]; }
+        { .param .b32 in2; .param .b32 out2; st.param.b32 [in2], %a1; call (out2), next, (in2); ld.param.b32 %a2, [out2]; }
+        st.param.u32 [result], %a2; ret; }
+        ----
+        { .param .b32 in0; .param .b32 back; st.param.b32 [in0], %r0; call.uni (back), skip, (in0); ld.param.b32 %r9, [back]; }";
+    check_warp(body, &[], |l| l + 2);
+    // Nothing goes in or out.
+    let body = ".global .align 4 .b32 count = 5; .func tick() { .reg .b32 %a; atom.global.add.u32 %a, [count], 1; ret; }
+        ----
+        call.uni tick; bar.warp.sync -1; call tick; bar.warp.sync -1; ld.global.u32 %r9, [count];";
+    check_warp(body, &[], |_| 69);
     // Variables of the module.
     let body = ".global .align 4 .b32 table[4] = {5, 6, 7, 8}; .const .align 4 .b32 fixed = 3; .shared .align 4 .b32 one;
         ----
