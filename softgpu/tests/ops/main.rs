@@ -6,6 +6,7 @@
 //! (all 64) and `%pI` (not zero), whichever the text names; the result is what it leaves in `%h9`, `%r9`, `%d9` or `%p9`, zero-extended.
 #![allow(clippy::unwrap_used)]
 
+mod approx;
 mod arch;
 mod atomics;
 mod convert;
