@@ -8,7 +8,9 @@
 use komt_benches::bandwidth::{BUFFER_BYTES, read_bandwidth};
 use komt_benches::is_test;
 use komt_kernels::quant::QuantLayout;
-use komt_kernels::{Backend, Cpu, CpuOptions, CpuWeight, Isa, Precision, RowBuf, SharedBytes, WeightFormat};
+use komt_kernels::{
+    AlignedBytes, Backend, Cpu, CpuOptions, CpuWeight, Isa, Precision, RowBuf, SharedBytes, WeightFormat,
+};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,20 +30,15 @@ fn hash(i: usize) -> u64 {
 
 /// Any bytes are weights; the scales of the rows are set.
 fn weights(layout: &QuantLayout) -> SharedBytes {
-    let mut words: Vec<u64> = (0..layout.size_bytes().div_ceil(8) + 8).map(hash).collect();
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    let mut words = AlignedBytes::zeroed(layout.size_bytes()).unwrap();
+    let bytes = words.as_mut();
+    bytes
+        .chunks_mut(8)
+        .enumerate()
+        .for_each(|(i, to)| to.copy_from_slice(&hash(i).to_le_bytes()[..to.len()]));
     let row_scales = layout.quants_bytes()..layout.scales_at();
     bytes[row_scales].chunks_exact_mut(4).for_each(|to| to.copy_from_slice(&1e-4f32.to_le_bytes()));
-    let bytes: Arc<[u64]> = words.into();
-    SharedBytes::new(Arc::new(Words(bytes)), 0..layout.size_bytes())
-}
-
-struct Words(Arc<[u64]>);
-
-impl AsRef<[u8]> for Words {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
-    }
+    SharedBytes::new(Arc::new(words), 0..layout.size_bytes())
 }
 
 fn rows(values: Vec<f32>, cols: usize) -> RowBuf<Vec<f32>> {

@@ -26,6 +26,7 @@ mod store;
 mod tests;
 
 use super::Epilogue;
+use crate::cpu::simd::prefetch_far;
 use crate::cpu::{Cpu, Isa, SharedMut, WeightData};
 use crate::quant::QuantLayout;
 use crate::{Result, RowBuf, WeightFormat};
@@ -166,7 +167,7 @@ impl Ahead {
             |i: usize| self.w.wrapping_add(i / per_row * self.row_bytes + i % per_row * self.steps * 64);
         for i in start + 2..end {
             for line in 0..self.steps {
-                prefetch(piece(i).wrapping_add(line * 64));
+                prefetch_far(piece(i).wrapping_add(line * 64));
             }
         }
         let w = piece(start);
@@ -176,12 +177,6 @@ impl Ahead {
             x: self.x.wrapping_add(pass * self.x_bytes),
         }
     }
-}
-
-#[inline(always)]
-fn prefetch(at: *const u8) {
-    // SAFETY: a prefetch does not fault.
-    unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast()) };
 }
 
 /// A matrix `[n_outs, cols]`.

@@ -2,7 +2,7 @@
 //! time, half a block.
 
 use super::pack::group_bytes;
-use super::{Block, GROUP, Job, Tiles, ask_ahead};
+use super::{Block, GROUP, Job, Next, Tiles, ask_ahead};
 use crate::cpu::Avx2;
 use crate::quant::BLOCK_ROWS;
 use std::arch::x86_64::*;
@@ -16,7 +16,13 @@ pub(super) fn run(token: Avx2, job: &Job<'_>, blocks: Range<usize>) {
 
 impl Tiles for Avx2 {
     #[inline(always)]
-    fn tile<const ROWS: usize>(self, x: &[u8], groups: usize, w: Block<'_>) -> [[f32; BLOCK_ROWS]; ROWS] {
+    fn tile<const ROWS: usize>(
+        self,
+        x: &[u8],
+        groups: usize,
+        w: Block<'_>,
+        mut next: Next,
+    ) -> [[f32; BLOCK_ROWS]; ROWS] {
         let parts = if w.q4 { 2 } else { 1 };
         let quants_bytes = if w.q4 { 256 } else { 512 }; // of a group
         assert!(x.len() == ROWS * groups * group_bytes(parts) && w.row_scales.len() == BLOCK_ROWS * 4);
@@ -31,7 +37,8 @@ impl Tiles for Avx2 {
                 let mut scales = w.scales.as_ptr().add(half * 8);
                 for _ in 0..groups {
                     if half == 0 {
-                        ask_ahead::<ROWS>(quants, quants_bytes);
+                        ask_ahead(quants, quants_bytes);
+                        next.ask();
                     }
                     let t = if w.q4 {
                         group_q4::<ROWS>(x.cast(), quants, scales)

@@ -106,11 +106,15 @@ impl Pack<'_> {
                     round_group(&padded)
                 }
             };
-            for (k, four) in quants.chunks_exact(4).enumerate() {
-                to[(k * n + r) * 4..][..4].copy_from_slice(bytemuck::cast_slice(four));
+            for k in 0..GROUP / 4 {
+                to[(k * n + r) * 4..][..4].copy_from_slice(bytemuck::cast_slice(&quants[k * 4..][..4]));
             }
-            for (part, quants) in quants.chunks_exact(GROUP / parts).enumerate() {
-                let sum: i32 = quants.iter().map(|&q| i32::from(q)).sum();
+            let size = GROUP / parts;
+            for part in 0..parts {
+                let mut sum = 0;
+                for &q in &quants[part * size..][..size] {
+                    sum += i32::from(q);
+                }
                 let start = -self.packing.offset * sum;
                 to[n * GROUP + (part * n + r) * 4..][..4].copy_from_slice(&start.to_le_bytes());
             }
@@ -119,13 +123,19 @@ impl Pack<'_> {
     }
 }
 
-/// The whole numbers of a group and their scale; a NaN as the scale of a group that is not finite.
+/// The whole numbers of a group and their scale; a NaN as the scale of a group that is not finite. Plain loops: what a closure holds
+/// is compiled for no instruction set, and rounding is then a call for each number.
 #[inline(always)]
 pub(super) fn round_group(x: &[f32; GROUP]) -> ([i8; GROUP], f32) {
     /// 127 over anything smaller may be infinite.
     const SMALLEST: f32 = 1e-36;
+    /// 1.5 * 2^23: added to a number below 2^22 it leaves the nearest whole one, ties to even, in the lower bits.
+    const MAGIC: f32 = 12_582_912.0;
     // Without their signs, bits of floats are ordered as whole numbers: numbers, infinity, NaN.
-    let largest = x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
+    let mut largest = 0;
+    for x in x {
+        largest = largest.max(x.to_bits() & 0x7fff_ffff);
+    }
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
         return ([0; GROUP], f32::NAN);
@@ -134,7 +144,9 @@ pub(super) fn round_group(x: &[f32; GROUP]) -> ([i8; GROUP], f32) {
         return ([0; GROUP], 0.0);
     }
     let inverse = 127.0 / largest;
-    // SAFETY: |x| <= largest, so the product is at most 127 and a rounding.
-    let quants = x.map(|x| unsafe { (x * inverse).round_ties_even().to_int_unchecked::<i32>() } as i8);
+    let mut quants = [0; GROUP];
+    for (q, x) in quants.iter_mut().zip(x) {
+        *q = (x * inverse + MAGIC).to_bits() as i8;
+    }
     (quants, largest / 127.0)
 }

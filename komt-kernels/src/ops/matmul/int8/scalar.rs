@@ -1,7 +1,7 @@
 //! The twin: plain loops over the same whole numbers.
 
 use super::pack::group_bytes;
-use super::{Block, GROUP, Tiles};
+use super::{Block, GROUP, Next, Tiles};
 use crate::quant::BLOCK_ROWS;
 
 /// Runs anywhere.
@@ -9,7 +9,13 @@ use crate::quant::BLOCK_ROWS;
 pub(super) struct Twin;
 
 impl Tiles for Twin {
-    fn tile<const ROWS: usize>(self, x: &[u8], groups: usize, w: Block<'_>) -> [[f32; BLOCK_ROWS]; ROWS] {
+    fn tile<const ROWS: usize>(
+        self,
+        x: &[u8],
+        groups: usize,
+        w: Block<'_>,
+        _: Next,
+    ) -> [[f32; BLOCK_ROWS]; ROWS] {
         let parts = if w.q4 { 2 } else { 1 };
         let record = ROWS * group_bytes(parts);
         let mut out = [[0f32; BLOCK_ROWS]; ROWS];
