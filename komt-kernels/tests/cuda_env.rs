@@ -29,9 +29,9 @@ fn child_on_a_device() {
     (x.rows, h.rows) = (4, 4);
     cuda.upload(&mut x.buf, &[3.0; 4 * 64]).unwrap();
     cuda.upload(&mut w, &[2.0; 64]).unwrap();
-    let key = Some(StepDims { n_tokens: 4, n_seqs: 4, n_logits: 4 });
+    let key = StepDims { n_tokens: 4, n_seqs: 4, n_logits: 4 };
     for _ in 0..3 {
-        cuda.record(key, &mut |cuda| cuda.rms_norm(&mut h, &x, &w, 0.0)).unwrap();
+        cuda.record(key, true, &mut |cuda| cuda.rms_norm(&mut h, &x, &w, 0.0)).unwrap();
     }
     let mut found = [f16::ZERO; 4 * 64];
     cuda.download(&mut found, &h.buf).unwrap();
