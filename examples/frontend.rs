@@ -70,7 +70,7 @@ fn run(args: &Args) -> Result<()> {
     Ok(server.join().map_err(|_| "the engine's thread panicked")??)
 }
 
-/// The engine's thread: takes requests between steps, and waits for them only when it has nothing to do.
+/// The engine's thread: takes requests between steps, and waits for them only when it is idle. A failed step is tried again.
 fn serve(mut engine: Engine, inbox: &Receiver<Request>) -> komt_core::Result<()> {
     let mut users: HashMap<SeqId, Sender<Event>> = HashMap::new();
     loop {
@@ -86,7 +86,6 @@ fn serve(mut engine: Engine, inbox: &Receiver<Request>) -> komt_core::Result<()>
             Err(TryRecvError::Disconnected) if engine.is_idle() => return Ok(()),
             Err(_) => {}
         }
-        // What failed once, a launch for example, may work at the second try; a lost device ends the answers one by one.
         for event in engine.step().or_else(|_| engine.step())? {
             let (seq, is_last) = (event.seq(), !matches!(event, Event::Token { .. }));
             if users.get(&seq).is_some_and(|user| user.send(event).is_err()) {

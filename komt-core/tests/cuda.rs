@@ -290,7 +290,7 @@ fn after_a_sticky_error_everything_fails_and_a_new_model_works() {
     assert_eq!(events.iter().map(Event::seq).collect::<Vec<_>>(), seqs, "{events:?}");
     let lost = |error: &Error| {
         assert!(matches!(error, Error::Device(KernelError::DeviceLost { .. })), "{error}");
-        assert!(error.to_string().contains("a recorded step (of "), "the step is named: {error}");
+        assert!(error.to_string().contains("a step of 4 tokens, "), "the step is named: {error}");
     };
     for event in &events {
         let Event::Failed { error, .. } = event else { panic!("{event:?}") };
@@ -310,7 +310,20 @@ fn after_a_sticky_error_everything_fails_and_a_new_model_works() {
     drop((engine, model, sessions, shared));
     assert_eq!(soft.live_bytes(), 0, "the context is gone, and all that was in it");
     soft.fault(Fault::None);
-    assert_eq!(generated(&on_cuda::<bf16>(&dir), 12), expected, "on a fresh context");
+    let model = on_cuda::<bf16>(&dir);
+    assert_eq!(generated(&model, 12), expected, "on a fresh context");
+    // A prompt's step has a name, too.
+    let mut engine = Engine::new(&model, EngineOptions::default().max_context(60)).unwrap();
+    submit(&mut engine, &[1, 2, 3]);
+    soft.fault(Fault::LaunchFails { nth: 1, sticky: true });
+    match &engine.step().unwrap()[..] {
+        [Event::Failed { error, .. }] => {
+            assert!(error.to_string().contains("a step of 3 tokens, 1 sequences, 1 logits"), "{error}");
+        }
+        events => panic!("{events:?}"),
+    }
+    soft.fault(Fault::None);
+    drop((engine, model));
     // A dead context takes its memory along; nobody could free it.
     gpu.loses_a_context();
 }

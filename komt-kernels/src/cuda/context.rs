@@ -39,7 +39,7 @@ unsafe impl Sync for Context {}
 pub(crate) struct Doing {
     /// The operation.
     pub op: &'static str,
-    /// The step that it belongs to.
+    /// The step that it belongs to, or comes after.
     pub step: Option<StepDims>,
     /// Whether the step is replayed from a recording.
     pub replayed: bool,
@@ -57,7 +57,7 @@ impl std::fmt::Display for Doing {
         }
         match self.step {
             Some(StepDims { n_tokens, n_seqs, n_logits }) => {
-                write!(f, " (of {n_tokens} tokens, {n_seqs} sequences, {n_logits} logits)")
+                write!(f, " (in or after a step of {n_tokens} tokens, {n_seqs} sequences, {n_logits} logits)")
             }
             None => Ok(()),
         }

@@ -234,7 +234,6 @@ impl<A: CudaAct> Cuda<A> {
         self.op = op;
         shared.context.set_doing(|doing| {
             (doing.op, doing.replayed, doing.sync) = (op, false, shared.is_sync);
-            doing.step = doing.step.filter(|_| self.mode != Mode::Idle);
         });
         match self.mode {
             Mode::Idle => self.in_mode(Mode::Step, run),
