@@ -54,6 +54,9 @@ enum Path {
     /// x and w rounded to bf16.
     #[cfg(target_arch = "x86_64")]
     Bf16(bf16::Unit),
+    /// Likewise, without tiles: few rows, w in bf16.
+    #[cfg(target_arch = "x86_64")]
+    Lines(bf16::lines::Lines),
 }
 
 /// The one place that chooses.
@@ -63,6 +66,12 @@ fn choose(isa: Isa, precision: Precision, format: WeightFormat, n_rows: usize) -
         && n_rows >= unit.min_rows(format)
     {
         return Path::Bf16(unit);
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let (Precision::Fast, WeightFormat::Bf16, Some(lines)) =
+        (precision, format, bf16::lines::Lines::new(isa))
+    {
+        return Path::Lines(lines);
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = n_rows;
@@ -89,6 +98,10 @@ pub(crate) fn run(
         (Path::Bf16(unit), data) if w.cols > 0 => {
             let w = bf16::Weights::new(data);
             bf16::run(cpu, unit, out, x, w, bf16::Output::Sums(epilogue))?;
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Path::Lines(lines), WeightData::Bf16(data)) if w.cols > 0 => {
+            bf16::lines::run(cpu, lines, out, x, data, epilogue)?;
         }
         (Path::Int8, WeightData::Quant(layout, bytes)) => {
             int8::run(cpu, out, x, layout, bytes.as_slice(), epilogue)?;

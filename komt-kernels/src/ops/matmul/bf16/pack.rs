@@ -6,7 +6,7 @@ use crate::quant::QuantLayout;
 use std::arch::x86_64::*;
 
 /// The bits of `left` columns, at most 32.
-fn mask_of(left: usize) -> u32 {
+pub(super) fn mask_of(left: usize) -> u32 {
     if left >= TILE_COLS { u32::MAX } else { (1 << left) - 1 }
 }
 
@@ -53,6 +53,15 @@ unsafe fn load_f32(from: *const f32, left: usize) -> __m512i {
         )
     };
     upper_halves(round(a), round(b))
+}
+
+/// A row of x, rounded, and zeros to the end of `to`.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn row(x: &[f32], to: &mut [u8]) {
+    for (x, to) in x.chunks(TILE_COLS).zip(to.chunks_exact_mut(2 * TILE_COLS)) {
+        // SAFETY: as many numbers as are left; 64 bytes.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), load_f32(x.as_ptr(), x.len())) };
+    }
 }
 
 /// 16 x 16 numbers of 32 bits with rows and columns exchanged.

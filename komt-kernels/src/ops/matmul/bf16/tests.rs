@@ -203,6 +203,47 @@ fn edges_of_tiles_panels_and_blocks() {
     }
 }
 
+/// Edges of pieces, tiles of rows and blocks of outputs; results of a row do not depend on others, nor on threads.
+#[test]
+fn lines_of_a_few_rows() {
+    let Some(lines) = lines::Lines::new(Isa::detect()) else {
+        return eprintln!("!!! SKIPPED: lines of bf16: this CPU has no AVX-512-BF16, or KOMT_ISA forbids it");
+    };
+    let product = |threads: usize, m: &Matrix, x: &[f32], before: &[f32], epilogue| {
+        let mut out = rows(before, before.len() / (x.len() / m.cols));
+        lines::run(&mut cpu(Isa::detect(), threads), lines, &mut out, &rows(x, m.cols), &m.bf16, epilogue)
+            .unwrap();
+        out.buf
+    };
+    for (i, cols) in [1, 31, 32, 33, 96, 127, 128, 129, 160, 300, 576, 4096].into_iter().enumerate() {
+        for n in [1, 2, 3, 4, 5, 8, 9, 31] {
+            let outs = [1, 31, 32, 33, 65, 200][(i + n) % 6];
+            let (x, m) = (noise(1, n * cols), Matrix::new(WeightFormat::Bf16, &noise(2, outs * cols), cols));
+            let before = noise(3, n * outs);
+            for epilogue in [Epilogue::Store, Epilogue::Add] {
+                let got = product(2, &m, &x, &before, epilogue);
+                let error = nmse(&got, &m.twin(&x, &before, epilogue));
+                assert!(
+                    error < bound(cols),
+                    "{n} rows, {outs} x {cols}, {epilogue:?}: {error:e} against the twin"
+                );
+                for threads in [1, 3, 7] {
+                    assert_eq!(product(threads, &m, &x, &before, epilogue), got, "{threads} threads");
+                }
+                let last = product(2, &m, &x[(n - 1) * cols..], &before[(n - 1) * outs..], epilogue);
+                assert_eq!(last, got[(n - 1) * outs..], "{n} rows, {outs} x {cols}: the last one alone");
+            }
+        }
+    }
+    // What is not a number stays where it is, also in the last columns, whose neighbours are other rows.
+    let (mut x, mut w) = (noise(1, 3 * 70), noise(2, 50 * 70));
+    (x[70 + 69], w[33 * 70]) = (f32::NAN, f32::NAN);
+    let m = Matrix::new(WeightFormat::Bf16, &w, 70);
+    for (i, v) in product(1, &m, &x, &[0.0; 150], Epilogue::Store).into_iter().enumerate() {
+        assert_eq!(v.is_nan(), i / 50 == 1 || i % 50 == 33, "row {}, output {}: {v}", i / 50, i % 50);
+    }
+}
+
 #[test]
 fn the_same_bits_with_any_threads_and_company() {
     for (isa, unit) in units() {
