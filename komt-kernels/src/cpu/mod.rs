@@ -177,17 +177,20 @@ impl<'a, T> SharedMut<'a, T> {
     }
 }
 
-/// Zeroed memory, from the operating system's zero pages where it is large.
+/// Zeroed memory, from the operating system's zero pages where it is large, and in huge pages where it has them.
 fn zeroed<T: Pod>(len: usize) -> Result<Vec<T>> {
-    bytemuck::try_zeroed_vec(len)
-        .map_err(|()| Error::OutOfMemory { device: "CPU".into(), bytes: len.saturating_mul(size_of::<T>()) })
+    let mut memory = bytemuck::try_zeroed_vec(len).map_err(|()| Error::OutOfMemory {
+        device: "CPU".into(),
+        bytes: len.saturating_mul(size_of::<T>()),
+    })?;
+    pages::ask_for_huge::<T>(&mut memory);
+    Ok(memory)
 }
 
 impl Cpu {
     /// One copy of the parts.
     fn stack<T: Pod>(&self, parts: &[&[u8]]) -> Result<Vec<T>> {
         let mut data: Vec<T> = zeroed(parts.iter().map(|part| part.len()).sum::<usize>() / size_of::<T>())?;
-        pages::ask_for_huge(&mut data);
         let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut data);
         for part in parts {
             let (to, after) = rest.split_at_mut(part.len());

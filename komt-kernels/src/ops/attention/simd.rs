@@ -1,5 +1,5 @@
 use super::state::{Partials, State};
-use crate::cpu::simd::{Simd, Stored, load_at};
+use crate::cpu::simd::{Simd, Stored, load_at, prefetch_far};
 use crate::cpu::{Kernel, SharedMut};
 use crate::{AttnShape, MAX_HEAD_DIM, StepBuf};
 use komt_cache::{PAGE, first_visible};
@@ -233,6 +233,8 @@ impl<T: Stored> Attention<'_, T> {
             v_scales = Some(&self.scales.1[at..][..PAGE]);
         }
 
+        let next = table[(page + 1) % table.len()] as usize * PAGE * kv_dim + queries.kv_head * head_dim;
+        self.ask(self.k, next);
         let mut weights = MaybeUninit::<[[f32; PAGE]; MAX_QUERIES]>::uninit();
         let weights = weights.as_mut_ptr().cast::<[f32; PAGE]>();
         // SAFETY: `seen` rows of k and v from the slices above; n <= MAX_QUERIES rows of weights, zeroed here; the state as the
@@ -247,7 +249,21 @@ impl<T: Stored> Attention<'_, T> {
                 let seen = in_page(first_visible(pos, window), pos + 1);
                 state.add_scores(s, q, &mut *weights.add(q), &seen, &k_scales, v_scales);
             }
+            self.ask(self.v, next);
             self.values(s, queries, v, &seen, weights, state);
+        }
+    }
+
+    /// Asks for a head's rows of a page, which begin at number `at`: each is a few lines, and far from the one before, so that the
+    /// CPU does not see the next one coming.
+    #[inline(always)]
+    fn ask(&self, from: &[T], at: usize) {
+        let (kv_dim, row_bytes) = (self.attn.kv_dim(), self.attn.head_dim * size_of::<T>());
+        for slot in 0..PAGE {
+            let row = from.as_ptr().wrapping_add(at + slot * kv_dim).cast::<u8>();
+            for line in (0..row_bytes).step_by(64) {
+                prefetch_far(row.wrapping_add(line));
+            }
         }
     }
 
