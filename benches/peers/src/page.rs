@@ -12,13 +12,13 @@ const HEAD: &str = "# Performance
 Against llama.cpp and candle, on the same weights, in one process, in alternating pairs: us, the peer, us, the peer. A ratio is the
 median of the pairs' ratios, and beside it stand the least and the greatest; above 1 we are faster. Peers run with all cores, a
 batch of 512 and the fastest of their settings, found by trying them before: flash attention, rearranged weights or not (each its
-own row), one cache for all sequences or one for each. We run with `--no-map`: both have their weights in memory. \"Limit\" is bytes of weights a token over the best rate at which all cores
-read a buffer of 1 GiB, before or after that row.
+own row), one cache for all sequences or one for each. We run with `--no-map`: both have their weights in memory. \"Limit\" is bytes
+of weights a token over the best rate at which all cores read a buffer of 1 GiB, before or after that row.
 
 Made by (in `benches/peers`; what is needed stands in its README):
 ```sh
-cargo run --release -- --layers 8 run all
-cargo run --release -- --layers 8 page > ../../docs/performance.md
+cargo run --release -- run all
+cargo run --release -- page > ../../docs/performance.md
 ```
 ";
 
@@ -65,7 +65,7 @@ fn row(section: &Section, result: &Value) -> Result<String> {
         row,
         "| {} | {}, {} | {}{} | {:.1} | {:.1} | **{:.2}** ({:.2} to {:.2}) | {} | {} | {} |\n",
         section.work,
-        section.model,
+        result["model"].as_str().unwrap_or("?"),
         section.weights.name(),
         result["peer"].as_str().unwrap_or("?"),
         if settings.is_empty() { String::new() } else { format!(" ({settings})") },
