@@ -46,7 +46,8 @@ fn logits_and_embeddings_equal_the_cpus() {
             let ran: BTreeSet<String> =
                 soft.take_launches().into_iter().map(|launch| launch.kernel).collect();
             let of_heads = ["prefill", "decode"].map(|what| format!("attention_{what}_{head_dim}"));
-            for kernel in of_heads.iter().map(String::as_str).chain(["matmul_gemm", "matmul_gemv_4", "pool"]) {
+            for kernel in of_heads.iter().map(String::as_str).chain(["matmul_gemm", "matmul_gemv_4", "pool"])
+            {
                 assert!(ran.contains(kernel), "sm_{sm}: {kernel} is none of {ran:?}");
             }
             let mut attention = ran.iter().filter(|kernel| kernel.starts_with("attention_"));
