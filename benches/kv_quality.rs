@@ -55,10 +55,8 @@ fn main() -> Result<()> {
         );
     }
 
-    println!(
-        "\nProducts as by default, {}, cache in f32",
-        load(Weights::Stored, Precision::Fast)?.device_name()
-    );
+    println!("\nProducts as by default, {}, cache in f32", model.device_name());
+    drop((scorers, model));
     println!("| weights | perplexity, exact | perplexity | KL from exact | other likeliest token |");
     println!("| --- | --- | --- | --- | --- |");
     for weights in [Weights::Stored, Weights::Q8, Weights::Q4] {

@@ -1,8 +1,9 @@
 //! [`Cpu`]: every operation on the host's cores.
 //!
-//! Weights stay in their stored type (f32, f16 or bf16) and are widened in registers; activations and the KV cache are
-//! f32. Results do not depend on the number of threads, on the rows that share a step, or on how a prompt is cut into
-//! chunks: every output element is computed by one task in an order that only its own inputs determine.
+//! Weights stay in their stored type; activations are f32, and the KV cache has a format of its own. Results never depend on the
+//! number of threads: every output element is computed by one task in an order that only its own inputs determine. With
+//! [`Precision::Exact`] they depend neither on the rows that share a step nor on how a prompt is cut into chunks;
+//! [`Precision::Fast`] chooses by the number of rows how a product rounds its input.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

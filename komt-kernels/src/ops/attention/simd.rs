@@ -233,8 +233,11 @@ impl<T: Stored> Attention<'_, T> {
             v_scales = Some(&self.scales.1[at..][..PAGE]);
         }
 
+        let has_next = page + 1 < self.pages(queries).end;
         let next = table[(page + 1) % table.len()] as usize * PAGE * kv_dim + queries.kv_head * head_dim;
-        self.ask(self.k, next);
+        if has_next {
+            self.ask(self.k, next);
+        }
         let mut weights = MaybeUninit::<[[f32; PAGE]; MAX_QUERIES]>::uninit();
         let weights = weights.as_mut_ptr().cast::<[f32; PAGE]>();
         // SAFETY: `seen` rows of k and v from the slices above; n <= MAX_QUERIES rows of weights, zeroed here; the state as the
@@ -249,7 +252,9 @@ impl<T: Stored> Attention<'_, T> {
                 let seen = in_page(first_visible(pos, window), pos + 1);
                 state.add_scores(s, q, &mut *weights.add(q), &seen, &k_scales, v_scales);
             }
-            self.ask(self.v, next);
+            if has_next {
+                self.ask(self.v, next);
+            }
             self.values(s, queries, v, &seen, weights, state);
         }
     }

@@ -19,7 +19,7 @@ const ROWS: usize = 4;
 const PIECES: usize = 4;
 
 /// Rows of w that stay in the second-level cache while all of x passes by.
-const BLOCK_OUTS: usize = 32;
+const BLOCK_BYTES: usize = 256 << 10;
 
 /// The proof that the CPU has AVX-512 F, BW and BF16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +53,15 @@ pub(in crate::ops::matmul) fn run(
 ) -> Result<()> {
     let (cols, n_outs) = (x.cols, out.cols);
     let mut scratch = std::mem::take(&mut cpu.scratch);
-    let packed = scratch.get(x.rows * cols.next_multiple_of(TILE_COLS) * 2)?;
-    // A few microseconds at most: handing it over would take as long.
-    for (x, to) in x.buf.chunks_exact(cols).zip(packed.chunks_exact_mut(cols.next_multiple_of(TILE_COLS) * 2))
-    {
-        // SAFETY: `Lines` is the proof of AVX-512 F and BW.
-        unsafe { pack::row(x, to) };
-    }
+    let row_bytes = cols.next_multiple_of(TILE_COLS) * 2;
+    let packed = scratch.get(x.rows * row_bytes)?;
+    let to = SharedMut::new(&mut *packed);
+    cpu.for_ranges(x.rows, 1 + 16_384 / cols, |rows| {
+        for r in rows {
+            // SAFETY: each row belongs to one task; `Lines` is the proof of AVX-512 F and BW.
+            unsafe { pack::row(&x.buf[r * cols..][..cols], to.slice(r * row_bytes, row_bytes)) };
+        }
+    });
     let out = SharedMut::new(&mut out.buf);
     let job = Job { out, x: packed, n_rows: x.rows, w, n_outs, cols, epilogue };
     // A task of 128 K products takes a few microseconds, the price of handing it to another thread.
@@ -75,9 +77,10 @@ impl Job<'_> {
     /// The outputs `outs`, for all rows of x.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn outputs(&self, outs: Range<usize>) {
-        for first in outs.clone().step_by(BLOCK_OUTS) {
+        let block = (BLOCK_BYTES / (self.cols * 2)).max(1);
+        for first in outs.clone().step_by(block) {
             for row in (0..self.n_rows).step_by(ROWS) {
-                for out in first..outs.end.min(first + BLOCK_OUTS) {
+                for out in first..outs.end.min(first + block) {
                     match self.n_rows - row {
                         1 => self.output::<1>(row, out),
                         2 => self.output::<2>(row, out),

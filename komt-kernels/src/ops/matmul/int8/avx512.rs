@@ -72,7 +72,7 @@ unsafe fn load_scales(p: *const u8) -> __m512i {
     unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
 }
 
-/// `xs * t + acc` for each row; `x` is a tile's group, whose scales begin at word `at`.
+/// `xs * t + acc` for row `r`; `x` is a tile's group, whose scales begin at word `at`.
 ///
 /// # Safety
 /// The scales can be read, and the CPU has AVX-512F.
